@@ -1,0 +1,310 @@
+/*
+ * mmu.h - shadow paging as a library: the one public header of mmu/.
+ *
+ * The guest writes page tables; the processor never walks them. It walks shadow tables that this module builds from
+ * them, in a pool of frames of the VM. The shadow is a TLB of the guest's tables: it may be stale exactly where a TLB
+ * may be (docs/coherence.md, rule 1).
+ *
+ * This module knows guest tables, shadow tables and the pmap. It does not know KVM, Xen or who owns a thread.
+ *
+ * Conventions, stated once:
+ *  - Functions return 0 or -errno unless they say otherwise.
+ *  - A function that takes a `struct mmu_cpu *` may be called by any number of threads at once, each with an mmu_cpu
+ *    of its own; one mmu_cpu is used by one thread at a time. Functions that take a `struct mmu *` say their rule.
+ *  - The guest is hostile: frame numbers, indices and addresses that came from it may be passed in unchecked; every
+ *    function checks them against a private copy. No guest input makes this module assert, loop or crash.
+ */
+#ifndef UMBRA_MMU_H
+#define UMBRA_MMU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- words ---------------------------------------------------------------------------------------------------- */
+
+typedef struct { uint64_t n; } gfn_t;	/* guest frame number: what the guest writes in its own tables */
+typedef struct { uint64_t n; } mfn_t;	/* machine frame: a 4 KiB frame of the VM's physical space (KVM slots) */
+typedef struct { uint64_t a; } gva_t;	/* guest virtual address */
+
+#define MMU_PAGE_SHIFT	12
+#define MMU_PAGE_SIZE	4096ull
+#define MMU_ENTRIES	512u		/* entries per table */
+#define MMU_LEVELS	4		/* 4: root .. 1: leaf table */
+#define MMU_NO_GFN	((gfn_t){ ~0ull })
+
+/* Bits of a page-table entry, guest or shadow (Intel SDM vol. 3A, 4.5; AMD APM vol. 2, 5.3). */
+#define MMU_PTE_P	(1ull << 0)
+#define MMU_PTE_W	(1ull << 1)
+#define MMU_PTE_U	(1ull << 2)
+#define MMU_PTE_PWT	(1ull << 3)
+#define MMU_PTE_PCD	(1ull << 4)
+#define MMU_PTE_A	(1ull << 5)
+#define MMU_PTE_D	(1ull << 6)
+#define MMU_PTE_PS	(1ull << 7)	/* levels 2 and 3: a large page */
+#define MMU_PTE_G	(1ull << 8)
+#define MMU_PTE_NX	(1ull << 63)
+#define MMU_PTE_ADDR	0x000ffffffffff000ull
+
+/* Page-fault error code bits (SDM vol. 3A, 4.7). */
+#define MMU_PF_P	(1u << 0)
+#define MMU_PF_W	(1u << 1)
+#define MMU_PF_U	(1u << 2)
+#define MMU_PF_RSVD	(1u << 3)
+#define MMU_PF_FETCH	(1u << 4)
+
+/* What an address space serves. Guest kernel and guest user both run at ring 3, so every shadow entry that is present
+ * has U=1: a MMU_KERNEL space ignores the guest's U bit, a MMU_USER space shows only what the guest marked U. */
+enum mmu_mode { MMU_KERNEL, MMU_USER };
+
+/* ---- set-up --------------------------------------------------------------------------------------------------- */
+
+enum mmu_fill { MMU_FILL_LAZY, MMU_FILL_EAGER };	/* EAGER: prebuild what an explicit update just wrote */
+
+/* Prefetch done synchronously on a hidden fault: baselines to hold the helper thread against. */
+enum mmu_prefetch_kind {
+	MMU_PREFETCH_OFF,
+	MMU_PREFETCH_KVM8,	/* the aligned group of 8 around the fault, as KVM's shadow MMU */
+	MMU_PREFETCH_XEN32,	/* 32 entries forward, as Xen's shadow code */
+	MMU_PREFETCH_AROUND,	/* N entries on both sides, within the table */
+};
+
+/* `count` machine frames from `first` stand at `hva` in this process. */
+struct mmu_region {
+	mfn_t first;
+	uint64_t count;
+	void *hva;
+};
+
+struct mmu_config {
+	const struct mmu_region *regions;	/* guest RAM, special frames, pool; copied */
+	unsigned nr_regions;
+	uint64_t nr_gfns;	/* the guest may name gfns 0 .. nr_gfns-1; the pmap starts as identity over them */
+	mfn_t pool;		/* shadow pool: first frame (inside a region, not below nr_gfns) ... */
+	uint32_t pool_pages;	/* ... and its size. At least MMU_POOL_MIN */
+	uint64_t hole[2][16];	/* [enum mmu_mode][i]: raw entry for L4 slot 256+i of every root of that mode; 0: empty.
+				 * The guest's own entries there are ignored */
+	enum mmu_fill fill;
+	enum mmu_prefetch_kind prefetch;
+	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
+	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
+	bool nx;		/* the processor honours NX (else bit 63 is reserved) */
+	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (facts: 7x cheaper) */
+	unsigned table_kick_min;/* from so many removed entries on, a whole-table kick is used; 0: never */
+	unsigned audit;		/* 0 none; 1 every entry installed; 2 also whole tables at resync; 3 also everything,
+				 * including rmap and parent links, at every mmu_flush() and every 64th fault */
+	void (*audit_failed)(void *arg, const char *what);	/* NULL: print to stderr and abort() */
+	void *audit_arg;
+};
+
+#define MMU_POOL_MIN	48u	/* pages below which mmu_create() refuses */
+
+struct mmu;
+struct mmu_cpu;
+
+/* Builds an MMU over memory that the caller owns and keeps until mmu_destroy(). -EINVAL: a bad config (regions overlap,
+ * pool outside every region, ...); -ENOMEM. */
+int mmu_create(const struct mmu_config *config, struct mmu **out);
+/* No mmu_cpu of it may exist any more. */
+void mmu_destroy(struct mmu *mmu);
+
+/* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM. Any thread. */
+int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
+void mmu_cpu_destroy(struct mmu_cpu *cpu);
+
+/* ---- spaces --------------------------------------------------------------------------------------------------- */
+
+/*
+ * Loads the space whose guest root table is `l4` as this cpu's root for `mode`; the root it replaces may be reclaimed
+ * from then on. MMU_NO_GFN only releases. A load is a TLB flush of the guest's: out-of-sync tables are resynced.
+ * *root: the frame to put in CR3. -EINVAL: gfn out of range. -EAGAIN: pool dry until pending kicks are done.
+ */
+int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root);
+
+/* Says that `table` is a page table of `level` 1..4 until mmu_unpin(): from now on its frame is write-protected in the
+ * shadow. A write by the guest kernel through a read-only gPTE to a pinned (or shadowed) level-1 table is let through
+ * by taking the table out of sync; above level 1 it is a true fault. -EINVAL. */
+int mmu_pin(struct mmu_cpu *cpu, gfn_t table, unsigned level);
+/* Ends the above; shadows of the table are dropped, and with them every shadow below that no other table links. */
+int mmu_unpin(struct mmu_cpu *cpu, gfn_t table);
+
+/* ---- faults --------------------------------------------------------------------------------------------------- */
+
+enum mmu_verdict {
+	MMU_HIDDEN,	/* the gPTEs allow it; the shadow now does too: run the guest again */
+	MMU_SPURIOUS,	/* the shadow already allowed it: run again */
+	MMU_PTWRITE,	/* write to a page-table page; it is writable and out of sync now: run again */
+	MMU_TRUE,	/* the gPTEs forbid it: reflect #PF with error_code */
+	MMU_AGAIN,	/* the pool is dry, or the frame is being moved: do the kicks, run again */
+	MMU_BAD,	/* the guest's tables name a frame it does not own, or set reserved bits: as MMU_TRUE, RSVD set */
+};
+
+struct mmu_result {
+	enum mmu_verdict verdict;
+	uint32_t error_code;	/* for MMU_TRUE and MMU_BAD: P, W, FETCH as found by the walk; U iff mode is MMU_USER */
+};
+
+/* `access`: MMU_PF_W and MMU_PF_FETCH as in the hardware's error code; other bits are ignored. The space is the one that
+ * `cpu` has loaded for `mode`. Sets A and D in the gPTEs as a processor would. Never blocks for long. */
+struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, uint32_t access);
+
+/* ---- what the guest does to its tables ------------------------------------------------------------------------- */
+
+/* Explicit update: stores `gpte` in entry `index` of `table` and brings every shadow of the table in line. With
+ * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL. */
+int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad);
+/* The same when the store has already happened by other means (a ring that the guest filled). */
+int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index);
+
+/* The guest flushes its TLB: resync every out-of-sync table. The flush is complete once the kicks are done. */
+void mmu_flush(struct mmu_cpu *cpu);
+/* The guest flushes one address of the spaces loaded on `cpu`. */
+void mmu_invlpg(struct mmu_cpu *cpu, gva_t va);
+
+/* ---- walking for the VMM -------------------------------------------------------------------------------------- */
+
+struct mmu_walk {
+	uint32_t error_code;	/* when -EFAULT: as in mmu_result */
+	gfn_t gfn;		/* the 4 KiB frame that `va` lands in */
+	gfn_t table;		/* table holding the leaf entry ... */
+	unsigned index, level;	/* ... its index there, and its level: 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB) */
+	uint64_t gpte;		/* the leaf entry as read */
+};
+
+/* Walks the guest tables from `l4`. 0, -EFAULT (not mapped or forbidden: out->error_code) or -EINVAL (`l4` out of
+ * range). Sets no A/D bits. Any thread; the answer may be stale when it returns. */
+int mmu_translate(struct mmu *mmu, gfn_t l4, enum mmu_mode mode, gva_t va, uint32_t access, struct mmu_walk *out);
+
+/* Where a guest frame stands in this process, NULL if out of range. Stays valid until the frame is moved: a caller that
+ * can race a mover takes it anew for each use. Any thread. */
+void *mmu_gfn_hva(struct mmu *mmu, gfn_t gfn);
+void *mmu_mfn_hva(struct mmu *mmu, mfn_t mfn);
+/* The VMM wrote into a guest frame (dirty logging has to know). Any thread. */
+void mmu_mark_dirty(struct mmu *mmu, gfn_t gfn);
+
+/* ---- prebuilding ---------------------------------------------------------------------------------------------- */
+
+enum mmu_prebuilt {
+	MMU_PB_BUILT,		/* entry installed */
+	MMU_PB_PRESENT,		/* there was one */
+	MMU_PB_NO_SHADOW,	/* the table has no shadow: nothing to prebuild into; prebuilding never makes tables */
+	MMU_PB_NOTHING,		/* the gPTE is absent, has A=0, names a bad or moving frame ... */
+};
+
+#define MMU_SOURCES 32u		/* who installed a leaf: 0 demand (fault), 1 prefetch, 2 eager fill; 3.. heuristics */
+enum { MMU_SRC_DEMAND, MMU_SRC_PREFETCH, MMU_SRC_EAGER, MMU_SRC_FIRST_HEURISTIC };
+
+/* Installs the leaf for entry `index` of guest table `table` in each existing shadow of it, not-present -> present only.
+ * Concurrent with everything. Never allocates, recycles or kicks. `source` < MMU_SOURCES is remembered in the sPTE. */
+enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source);
+
+/* ---- pmap ----------------------------------------------------------------------------------------------------- */
+
+mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
+
+/*
+ * Moves a guest frame, with the guest running:
+ *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
+ *   (copy the 4 KiB from mmu_mfn_hva(old) to the new frame)
+ *   commit  the pmap names `to`; faults fill from it. Or abort: the old frame stays
+ * begin: -EINVAL out of range, -EBUSY already moving or in use as a page table that is pinned or shadowed and cannot be
+ * dropped now. One mover per frame; different frames at once are fine.
+ */
+int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn);
+int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to);
+void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn);
+
+/* ---- dirty logging (live migration, snapshots) ------------------------------------------------------------------ */
+
+/* From the moment the kicks after mmu_dirty_start() are done, every frame written by guest or VMM is found by a later
+ * fetch. -EALREADY. */
+int mmu_dirty_start(struct mmu_cpu *cpu);
+/* bit i of bitmap[i / 64]: frame first+i was written since the last fetch; those frames are write-protected again, which
+ * holds once the kicks are done. -EINVAL: not started or out of range. */
+int mmu_dirty_fetch(struct mmu_cpu *cpu, gfn_t first, uint64_t count, uint64_t *bitmap);
+int mmu_dirty_stop(struct mmu_cpu *cpu);
+
+/* ---- kicks ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * A kick makes a changed, previously present sPTE take effect (docs/coherence.md rules 3-5). What is to be kicked is
+ * collected per mmu_cpu, without bound and without duplicates. The owner of the cpu
+ *   1. drains the list with mmu_kick_next() into a private copy,
+ *   2. makes every processor that may cache one of them forget it, by whatever its host needs,
+ *   3. calls mmu_kick_done(), which lets the pool reuse tables freed before step 1.
+ */
+struct mmu_kick {
+	mfn_t table;		/* a frame of the pool */
+	uint16_t index;		/* the entry, when !whole */
+	bool whole;		/* every entry of the table */
+};
+
+bool mmu_kick_pending(struct mmu_cpu *cpu);
+/* Takes up to `max` kicks off the list; returns how many. 0: drained. */
+unsigned mmu_kick_next(struct mmu_cpu *cpu, struct mmu_kick *out, unsigned max);
+void mmu_kick_done(struct mmu_cpu *cpu);
+
+/* ---- counters, audit ------------------------------------------------------------------------------------------ */
+
+/* One list makes the struct, the sum and the JSON: X(name, "what it counts"). Per cpu, owner writes, no atomics needed
+ * by readers that accept a slightly old value. */
+#define MMU_COUNTERS(X) \
+	X(hidden,		"hidden faults: gPTE allowed, sPTE was absent or weaker") \
+	X(spurious,		"faults on an entry that was fine already") \
+	X(true_faults,		"true faults, to be reflected into the guest") \
+	X(pt_write,		"PT-write faults: a page table went out of sync or was dropped") \
+	X(bad,			"faults over frames the guest does not own or reserved bits") \
+	X(again,		"faults put off because the pool was dry or the frame moving") \
+	X(dirty_faults,		"hidden faults taken only to log a dirty frame") \
+	X(ad_faults,		"hidden faults taken only to set D") \
+	X(fills,		"leaf entries installed on demand") \
+	X(fills_large,		"2 MiB leaf entries installed") \
+	X(links,		"table links installed") \
+	X(prefetched,		"entries installed by --prefetch") \
+	X(eager,		"entries installed by --fill=eager") \
+	X(prebuilt,		"entries installed by mmu_prebuild()") \
+	X(prebuilt_removed,	"prebuilt entries (any source) removed or weakened again") \
+	X(updates,		"explicit updates of a gPTE") \
+	X(updates_shadowed,	"... of a table that had a shadow") \
+	X(flushes,		"guest TLB flushes") \
+	X(invlpgs,		"guest invlpg") \
+	X(loads,		"root loads") \
+	X(unsyncs,		"tables taken out of sync") \
+	X(resyncs,		"tables resynced") \
+	X(resync_changed,	"entries a resync found changed") \
+	X(zaps,			"shadow tables dropped") \
+	X(reclaims,		"shadow tables reclaimed for room") \
+	X(allocs,		"shadow tables made") \
+	X(kick_entries,		"sPTEs queued for a kick") \
+	X(kick_tables,		"whole tables queued for a kick") \
+	X(remaps,		"frames moved") \
+	X(audits,		"audits run") \
+	X(audit_errors,		"audit complaints")
+
+struct mmu_stats {
+#define X(name, what) uint64_t name;
+	MMU_COUNTERS(X)
+#undef X
+};
+
+void mmu_cpu_stats(const struct mmu_cpu *cpu, struct mmu_stats *out);
+/* Sum over all cpus that exist or existed. Any thread. */
+void mmu_stats(struct mmu *mmu, struct mmu_stats *out);
+
+struct mmu_usage {
+	uint32_t pool_pages, pool_used, pool_peak;	/* frames; used includes those waiting for a kick */
+	uint32_t by_level[MMU_LEVELS + 1];		/* [1..4] tables in use */
+	uint64_t leaves, large_leaves;			/* present leaf sPTEs */
+	uint64_t bookkeeping_bytes;			/* memory of this module outside the pool */
+};
+void mmu_usage(struct mmu *mmu, struct mmu_usage *out);
+
+/* Re-walks and compares everything, as level 3. Returns the number of complaints; each goes to audit_failed. The caller
+ * keeps other threads out and has done the kicks and a flush. */
+unsigned mmu_audit(struct mmu_cpu *cpu);
+
+/* Writes the walk of `va` through guest and shadow tables, for a crash dump. Any thread, best effort. */
+struct _IO_FILE;
+void mmu_dump_walk(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, struct _IO_FILE *to);
+
+#endif
