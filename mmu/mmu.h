@@ -171,7 +171,8 @@ struct mmu_walk {
 	uint64_t gpte;		/* the leaf entry as read */
 };
 
-/* Walks the guest tables from `l4`. 0, -EFAULT (not mapped or forbidden: out->error_code) or -EINVAL (`l4` out of
+/* Walks the guest tables from `l4`. 0, -EFAULT (not mapped or forbidden: out->error_code; table, index, level and gpte
+ * name the entry where the walk stopped, so that a not-present leaf can be found and written) or -EINVAL (`l4` out of
  * range). Sets no A/D bits. Any thread; the answer may be stale when it returns. */
 int mmu_translate(struct mmu *mmu, gfn_t l4, enum mmu_mode mode, gva_t va, uint32_t access, struct mmu_walk *out);
 
