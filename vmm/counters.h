@@ -1,0 +1,65 @@
+/*
+ * counters.h - what the VMM counts. Each vCPU owns a struct, so counting is an increment; readers sum.
+ * One X list makes the struct, the sum, the table and the JSON.
+ */
+#ifndef UMBRA_VMM_COUNTERS_H
+#define UMBRA_VMM_COUNTERS_H
+
+#include <stdint.h>
+
+/* Exits from KVM_RUN by cause: X(name, "what"). They add up to all exits. */
+#define EXIT_COUNTERS(X) \
+	X(page_fault,	"#PF") \
+	X(hypercall,	"hypercall (syscall of the guest kernel)") \
+	X(syscall,	"syscall of guest user code") \
+	X(gp,		"#GP: privileged instruction, or a real one") \
+	X(ud,		"#UD: forced emulation prefix, or a real one") \
+	X(debug,	"#DB, #BP") \
+	X(fpu,		"#NM, #MF, #XM") \
+	X(exception,	"other exceptions and int N") \
+	X(interrupted,	"a signal: timer, event or request from another thread") \
+	X(kicked,	"end of a kick list of its own") \
+	X(other,	"none of these")
+
+/* Emulated instructions: X(name, "what"). */
+#define EMUL_COUNTERS(X) \
+	X(cpuid,	"cpuid") \
+	X(msr,		"rdmsr, wrmsr") \
+	X(cr,		"mov to or from a control register, clts, lmsw") \
+	X(dr,		"mov to or from a debug register") \
+	X(port,		"in, out") \
+	X(flag,		"cli, sti, popf") \
+	X(misc,		"hlt, wbinvd, invlpg, rdpmc, xsetbv, ...")
+
+/* Other things worth counting: X(name, "what"). */
+#define VCPU_COUNTERS(X) \
+	X(events,	"event upcalls delivered") \
+	X(reflected,	"exceptions reflected into the guest") \
+	X(irets,	"returns to user mode") \
+	X(blocks,	"times the vCPU had nothing to do") \
+	X(kick_rounds,	"kick lists handed to the gate") \
+	X(kick_writes,	"sPTEs rewritten by the gate") \
+	X(cr3_loads,	"resumes that loaded CR3") \
+	X(multicalls,	"calls inside multicalls")
+
+#define COUNTERS_HYPERCALLS	64
+
+struct vcpu_counters {
+	struct {
+#define X(name, what) uint64_t name;
+		EXIT_COUNTERS(X)
+	} exits;
+	struct {
+		EMUL_COUNTERS(X)
+	} emulated;
+	struct {
+		VCPU_COUNTERS(X)
+	} vcpu;
+#undef X
+	uint64_t hypercalls[COUNTERS_HYPERCALLS];	/* by number, those inside multicalls included */
+	uint64_t vmm_cycles;				/* TSC cycles between an exit and the next KVM_RUN */
+	uint64_t guest_cycles;				/* TSC cycles inside KVM_RUN, exit costs included */
+	uint64_t idle_cycles;				/* TSC cycles blocked */
+};
+
+#endif

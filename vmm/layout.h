@@ -1,0 +1,73 @@
+/*
+ * layout.h - the address map: what stands where in the VM's physical space and in the guest's address space.
+ *
+ * VM physical space (machine frames), two KVM slots:
+ *
+ *   0            guest RAM                                     slot 0, memfd
+ *   ram          shared_info            <- the last gfn the guest may name
+ *   ram + 1      gate page, IDT         \
+ *   ram + 16     vCPU areas, 64 frames each                    slot 1: the monitor's memory, memfd
+ *                monitor page tables
+ *   (2 MiB)      M2P, 8 bytes per gfn   /
+ *   (2 MiB)      shadow pool            /
+ *
+ * Guest address space: the hole that the Xen ABI leaves to the hypervisor, L4 slots 256-271. All of it is supervisor
+ * (the guest runs at ring 3) but for what is marked user:
+ *
+ *   slot 256,257 empty; a PVM host cannot run with 256 mapped
+ *   slot 258     M2P, user read-only                           kernel roots only
+ *   slot 259     gate page, IDT, vCPU areas                    every root
+ *   slot 260     shadow pool, for the kick loop                every root
+ *   slot 261-271 empty
+ */
+#ifndef UMBRA_VMM_LAYOUT_H
+#define UMBRA_VMM_LAYOUT_H
+
+#define HOLE_SLOT_FIRST		256
+#define HOLE_SLOT_M2P		258
+#define HOLE_SLOT_GATE		259
+#define HOLE_SLOT_POOL		260
+
+#define M2P_VA			0xffff810000000000
+#define GATE_VA			0xffff818000000000
+#define IDT_VA			(GATE_VA + 0x1000)
+#define VCPU_AREA_VA(id)	(GATE_VA + 0x10000 + (id) * (VCPU_AREA_PAGES * 0x1000ull))
+#define POOL_VA			0xffff820000000000
+
+/* Frames of the monitor's slot, relative to its start. */
+#define MON_SHARED_INFO		0
+#define MON_GATE		1
+#define MON_IDT			2
+#define MON_VCPU_AREAS		16
+
+/* Pages of one vCPU area. */
+#define VCPU_AREA_PAGES		64
+#define AREA_STACK		1	/* ring-0 stack: exception frames come in, resume frames go out. Page 0 is a guard */
+#define AREA_TSS		3
+#define AREA_KICKS		4	/* addresses for the kick loop */
+#define AREA_KICK_PAGES		8
+#define AREA_GDT		16	/* 16 pages: the guest's entries, copied; from page 14 on Xen's reserved ones */
+#define AREA_LDT		32	/* 16 pages */
+
+/* Ring-0 selectors, in the reserved part of the GDT (Xen's own selectors in xen/arch-x86/xen-x86_64.h end at 0xe04f). */
+#define GATE_CS			0xe100
+#define GATE_SS			0xe108	/* must follow GATE_CS: SYSCALL loads CS and CS+8 (SDM vol. 3A, 5.8.8) */
+#define GATE_TSS		0xe110	/* two entries */
+#define GATE_LDT		0xe120	/* two entries */
+
+/* `out` ports of the gate page. Width 1: an exception, the port is its vector. Width 4: one of these. */
+#define GATE_PORT_SYSCALL	0	/* SYSCALL reached ring 0 */
+#define GATE_PORT_SYSCALL32	1	/* ... from compatibility mode */
+#define GATE_PORT_KICKED	2	/* the kick loop has come to its end */
+
+/* Offsets of the gate page's code; gate.S is laid out by them. */
+#define GATE_STUB_SIZE		8	/* vector v: v * 8 */
+#define GATE_SYSCALL		0x800
+#define GATE_SYSCALL32		0x808
+#define GATE_IRET		0x810
+#define GATE_IRET_CR3		0x820
+#define GATE_KICK		0x840
+#define GATE_KICK_EXIT		0x880
+#define GATE_CODE_END		0x8c0
+
+#endif

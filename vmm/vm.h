@@ -1,0 +1,288 @@
+/*
+ * vm.h - the VM and its vCPUs as the files of vmm/ share them. Not for other modules.
+ *
+ * Threads: one per vCPU, the console's I/O thread, and the main thread that starts and ends them. A vCPU's fields belong
+ * to its thread unless marked. There is no global lock; what is shared names its lock.
+ */
+#ifndef UMBRA_VMM_VM_H
+#define UMBRA_VMM_VM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include <linux/kvm.h>
+
+#include "vmm/counters.h"
+#include "vmm/layout.h"
+#include "vmm/vmm.h"
+#include "vmm/xen.h"
+
+struct vm;
+struct vcpu;
+struct console;
+struct symbols;
+
+/* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
+struct gate_frame {
+	uint64_t rip, cs, rflags, rsp, ss;
+};
+
+/* The guest's registers while the VMM has the vCPU. cs and ss are selectors as the guest should see them. */
+struct guest_regs {
+	struct kvm_regs r;		/* rip, rsp and rflags included */
+	uint16_t cs, ss;
+};
+
+/* How the vCPU came out of KVM_RUN decides how it goes back in. */
+enum vcpu_state {
+	VCPU_IN_GATE,			/* at ring 0: leave through a gate stub and a frame */
+	VCPU_AT_GUEST,			/* at ring 3 (a signal): registers are the guest's own */
+	VCPU_MID_GATE,			/* at ring 0, between two gates: run again as it is */
+};
+
+struct exit_record {			/* one line of the exit trace ring */
+	uint64_t tsc;
+	uint64_t rip, info;		/* info: CR2, hypercall number, port ... by kind */
+	uint32_t error_code;
+	uint8_t kind;			/* enum vmm_exit_kind */
+	uint8_t vector;
+	uint8_t mode;
+};
+
+/* A guest that took a marker (cpuid leaf 0x4000ff00): counters at that moment. */
+struct mark {
+	uint32_t id;
+	uint64_t ns;			/* since the VM started */
+	struct vcpu_counters counters;	/* summed over vCPUs */
+	struct mmu_stats mmu;
+};
+
+struct vcpu {
+	struct vm *vm;
+	unsigned id;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	pid_t tid;
+	struct mmu_cpu *mmu;
+
+	/* guest state */
+	struct guest_regs regs;
+	enum mmu_mode mode;
+	enum vcpu_state state;
+	gfn_t l4[2];			/* [enum mmu_mode]; user: MMU_NO_GFN until the guest names one */
+	mfn_t root[2];
+	uint64_t cr3;			/* what the processor has */
+	uint64_t gs_kernel, gs_user;	/* the one of the mode that does not run; the other is in the processor */
+	uint64_t fs_base;		/* as last seen at an exit */
+	bool need_msrs;			/* FS or GS base differ from the processor's */
+	uint64_t hw_fs, hw_gs;		/* the processor's, at the last exit */
+	uint64_t cr0, cr4;		/* as the guest sees them */
+	uint64_t xcr0;
+	uint64_t debugreg[8];
+	bool debugreg_dirty;
+	unsigned iopl;
+	struct trap_info traps[256];
+	uint64_t callback[CALLBACK_MAX];
+	bool callback_mask[CALLBACK_MAX];	/* CALLBACKF_mask_events */
+	uint64_t kernel_sp;
+	uint16_t kernel_ss;
+	uint64_t gdt_frames[16], gdt_ents;
+	uint64_t ldt_base, ldt_ents;
+	uint64_t ldt_frames[16];
+	uint64_t vm_assist;
+
+	/* Xen per-vCPU memory. The pointers go into guest RAM and are set once, by checked hypercalls */
+	struct vcpu_info *_Atomic info;
+	gva_t runstate_va;
+	struct vcpu_runstate_info runstate;
+	gva_t time_va;
+
+	/* being woken: any thread may set `wake`, then signals the thread or the eventfd (vcpu_wake()) */
+	atomic_bool wake;
+	atomic_bool blocked;
+	int wake_fd;
+	timer_t timer;			/* posix timer that signals this thread */
+	bool timer_made;
+	uint64_t deadline;		/* system time in ns of the single-shot timer, 0: none */
+	uint64_t poll_deadline;
+	uint64_t period, next_period;	/* ns */
+	bool up;
+
+	/* the monitor's side */
+	void *area;			/* hva of the vCPU area */
+	struct vcpu_counters counters;
+	struct exit_record *trace;
+	unsigned trace_at, trace_size;
+	uint64_t exit_tsc;
+};
+
+struct vm {
+	const struct vmm_config *config;
+	struct vmm_host host;
+	int kvm_fd, fd;
+	void *ram, *mon;		/* hva */
+	uint64_t ram_frames, mon_frames;
+	uint64_t nr_gfns;		/* ram_frames + shared_info */
+	mfn_t mon_first, m2p, pool;
+	uint32_t pool_pages;
+	struct mmu *mmu;
+	const struct kick_ops *kick;
+	struct shared_info *shared;
+	uint64_t start_ns;		/* CLOCK_MONOTONIC when the guest's system time was 0 */
+	uint64_t tsc_khz, tsc_start;
+	struct kvm_cpuid2 *cpuid;	/* what the guest sees */
+	struct evtchn *evtchn;
+	struct console *console;
+	struct symbols *symbols;
+	unsigned console_port;
+
+	unsigned nr_vcpus;
+	struct vcpu *vcpus;
+
+	/* how it ends: first writer wins, `stop` under end_lock */
+	pthread_mutex_t end_lock;
+	atomic_bool stop;
+	int exit_code;
+	bool reboot;
+	char end_reason[256];
+
+	pthread_mutex_t mark_lock;
+	struct mark *marks;
+	unsigned nr_marks;
+};
+
+/* ---- vcpu.c: the run loop ---------------------------------------------------------------------------------------- */
+int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id);
+void vcpu_fini(struct vcpu *v);
+void *vcpu_thread(void *vcpu);
+/* Makes the vCPU look at its events and at vm->stop soon. Any thread. */
+void vcpu_wake(struct vcpu *v);
+/* Switches the guest between its kernel and its user address space; the next resume does the rest. */
+void vcpu_set_mode(struct vcpu *v, enum mmu_mode mode);
+/* The system time in ns that this guest reads. Any thread. */
+uint64_t vm_now(const struct vm *vm);
+
+/* ---- vm.c ---------------------------------------------------------------------------------------------------------- */
+/* Ends the run: every vCPU and the console thread stop. The first call decides code and reason. Any thread. */
+void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The guest did what no guest may: as vm_stop(), with a state dump. On the vCPU's own thread. */
+void vcpu_crash(struct vcpu *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- entry.c: into and out of KVM_RUN ------------------------------------------------------------------------------ */
+enum gate_event { GATE_EXCEPTION, GATE_SYSCALL_IN, GATE_SYSCALL32_IN, GATE_KICKED, GATE_INTERRUPTED, GATE_FAILED };
+struct gate_exit {
+	enum gate_event event;
+	uint8_t vector;			/* GATE_EXCEPTION */
+	uint32_t error_code;
+	uint64_t cr2;
+	const char *why;		/* GATE_FAILED */
+};
+/* Runs the guest until something happens. Fills v->regs and *e. */
+void vcpu_enter(struct vcpu *v, struct gate_exit *e);
+/* Runs the pending kicks to their end now, without the guest running. For flushes other vCPUs wait for. */
+int vcpu_set_msrs(struct vcpu *v, const struct kvm_msr_entry *entries, unsigned n);
+
+/* ---- kick.c -------------------------------------------------------------------------------------------------------- */
+struct kick_ops {
+	const char *name;
+	const char *when;		/* the hosts it is right on */
+	unsigned table_min;		/* for mmu_config.table_kick_min */
+	/* Writes the addresses to be rewritten inside the VM into `list`; returns how many. 0: a TLB flush alone does it. */
+	unsigned (*fill)(struct vcpu *v, uint64_t *list, unsigned max);
+};
+const struct kick_ops *kick_choose(enum vmm_kick wanted, const struct vmm_host *host);
+
+/* ---- monitor.c ----------------------------------------------------------------------------------------------------- */
+/* Frames the monitor slot needs for this many vCPUs, gfns and pool pages; places vm->m2p and vm->pool. */
+uint64_t monitor_layout(struct vm *vm);
+/* Fills in gate page, IDT, M2P, page tables. hole: for mmu_config. */
+void monitor_build(struct vm *vm, uint64_t hole[2][16]);
+void monitor_init_vcpu(struct vcpu *v);
+/* Checks as Xen's check_descriptor() and fixes DPL; false: not allowed. */
+bool monitor_descriptor_ok(uint64_t *desc);
+uint64_t *monitor_gdt(struct vcpu *v);
+uint64_t *monitor_ldt(struct vcpu *v);
+void monitor_set_ldt(struct vcpu *v, unsigned entries);
+
+/* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */
+/* Through the kernel space of `v`. 0 or -EFAULT; then nothing or a prefix was copied. */
+int guest_read(struct vcpu *v, uint64_t va, void *to, size_t bytes);
+int guest_write(struct vcpu *v, uint64_t va, const void *from, size_t bytes);
+/* Through the space of the current mode. */
+int guest_fetch(struct vcpu *v, uint64_t va, void *to, size_t bytes, size_t *got);
+/* hva of a physical range that lies inside one frame of RAM or shared_info; NULL. */
+void *guest_phys(struct vm *vm, uint64_t pa, size_t bytes);
+#define guest_get(v, va, p)	guest_read(v, va, p, sizeof *(p))
+#define guest_put(v, va, p)	guest_write(v, va, p, sizeof *(p))
+
+/* ---- trap.c, bounce.c ------------------------------------------------------------------------------------------------- */
+void trap_exception(struct vcpu *v, const struct gate_exit *e);
+void trap_syscall(struct vcpu *v);
+/* Builds a Xen bounce frame and enters the guest kernel at its handler. */
+void bounce_trap(struct vcpu *v, unsigned vector, uint32_t error_code, bool has_error);
+void bounce_syscall(struct vcpu *v);
+bool bounce_event(struct vcpu *v);	/* delivers a pending upcall if the guest takes one now */
+
+/* ---- emulate.c --------------------------------------------------------------------------------------------------------- */
+enum emulated { EMUL_DONE, EMUL_NOT_OURS, EMUL_FAULT };
+/* Emulates the instruction at rip if it is one that a PV kernel may execute. */
+enum emulated emulate_privileged(struct vcpu *v);
+/* ud2; "xen"; cpuid */
+enum emulated emulate_forced(struct vcpu *v);
+
+/* ---- cpuid.c ------------------------------------------------------------------------------------------------------------ */
+int cpuid_build(struct vm *vm);
+void cpuid_read(struct vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+
+/* ---- xen_*.c: the PV ABI ------------------------------------------------------------------------------------------------- */
+void xen_hypercall(struct vcpu *v);
+typedef long xen_handler_fn(struct vcpu *v, const uint64_t a[6]);
+const char *xen_hypercall_name(unsigned nr);
+xen_handler_fn xen_set_trap_table, xen_mmu_update, xen_set_gdt, xen_stack_switch, xen_set_callbacks, xen_fpu_taskswitch,
+	xen_sched_op_compat, xen_set_debugreg, xen_get_debugreg, xen_update_descriptor, xen_memory_op, xen_multicall,
+	xen_update_va_mapping, xen_set_timer_op, xen_version_op, xen_console_io, xen_physdev_op, xen_vm_assist, xen_iret,
+	xen_vcpu_op, xen_set_segment_base, xen_mmuext_op, xen_sched_op, xen_callback_op, xen_event_channel_op;
+long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6]);
+void xen_debugregs_load(struct vcpu *v);
+
+/* time */
+void xen_time_init(struct vcpu *v);
+void xen_time_publish(struct vcpu *v);
+void xen_timer_expired(struct vcpu *v);		/* looks at deadlines; may raise VIRQ_TIMER */
+void xen_timer_arm(struct vcpu *v);
+uint64_t xen_next_deadline(const struct vcpu *v);	/* system time, 0: none */
+void vcpu_block(struct vcpu *v);
+void xen_runstate(struct vcpu *v, int state);
+
+/* event channels. Lock: evtchn's own; pending bits are atomic */
+int evtchn_init(struct vm *vm);
+void evtchn_fini(struct vm *vm);
+void evtchn_raise_virq(struct vcpu *v, unsigned virq);
+void evtchn_raise_port(struct vm *vm, unsigned port);	/* any thread */
+int evtchn_make_console(struct vm *vm);			/* returns the port */
+bool evtchn_pending(struct vcpu *v);			/* an upcall is due and not masked */
+
+/* ---- build.c: the domain builder ------------------------------------------------------------------------------------------ */
+/* Loads kernel and initrd into RAM, makes boot page tables, start_info; sets up vCPU 0. Prints its own message. */
+int domain_build(struct vm *vm);
+
+/* ---- console.c (I/O thread) --------------------------------------------------------------------------------------------------- */
+int console_start(struct vm *vm);		/* makes the I/O thread; raw tty if stdin is one */
+void console_finish(struct vm *vm);		/* drains, joins, restores the terminal. Idempotent */
+void console_set_ring(struct vm *vm, void *ring_page);	/* the shared xencons_interface page in guest RAM */
+void console_kick(struct vm *vm);		/* the guest rang the console port. Any thread */
+void console_write(struct vm *vm, const char *bytes, size_t n);	/* console_io write. Any thread */
+size_t console_read(struct vm *vm, char *bytes, size_t max);	/* console_io read. Any thread */
+bool console_expect_met(struct vm *vm);		/* true when there is none */
+
+/* ---- trace.c, dump.c, stats.c ------------------------------------------------------------------------------------------------------ */
+void trace_exit(struct vcpu *v, const struct gate_exit *e);
+void dump_vcpu(struct vcpu *v, FILE *to);
+void stats_sum(struct vm *vm, struct vcpu_counters *c, struct mmu_stats *m);
+void stats_mark(struct vcpu *v, uint32_t id);
+int stats_write_json(struct vm *vm, const char *path);
+void stats_print_table(struct vm *vm, FILE *to);
+
+#endif

@@ -1,0 +1,86 @@
+/*
+ * vmm.h - the virtual machine monitor's public header: configure a VM, run it, read its counters.
+ */
+#ifndef UMBRA_VMM_H
+#define UMBRA_VMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "mmu/mmu.h"
+
+#define VMM_MAX_VCPUS	32
+
+/* Exit codes of `umbra run` (docs/umbra.1). */
+enum vmm_exit {
+	VMM_EXIT_OK = 0,
+	VMM_EXIT_ERROR = 1,
+	VMM_EXIT_USAGE = 2,
+	VMM_EXIT_CRASHED = 3,
+	VMM_EXIT_NOT_EXPECTED = 4,
+	VMM_EXIT_NO_HOST = 77,
+	VMM_EXIT_TIMEOUT = 124,
+};
+
+enum vmm_kick { VMM_KICK_AUTO, VMM_KICK_FLUSH, VMM_KICK_REWRITE, VMM_KICK_TABLE };
+
+/* What a user can ask of a VM. vmm_config_init() fills in the defaults. Strings are borrowed until vmm_run() returns. */
+struct vmm_config {
+	const char *kernel;		/* path: bzImage or ELF64 */
+	const char *initrd;		/* path or NULL */
+	const char *cmdline;		/* or NULL */
+	const char *symbols;		/* System.map for crash dumps, or NULL */
+	uint64_t memory;		/* bytes */
+	unsigned vcpus;
+	uint64_t shadow_pages;		/* frames of the shadow pool; 0: chosen from memory */
+	bool fast_cmdline;		/* add what makes a stock kernel fast (vmm_cmdline_additions()) */
+	bool initdomain;		/* SIF_INITDOMAIN in start_info */
+	bool on_reboot_exit;		/* reboot ends the run (else the domain is built again) */
+	enum vmm_kick kick;
+	enum mmu_fill fill;
+	enum mmu_prefetch_kind prefetch;
+	unsigned prefetch_n;
+	bool large;
+	unsigned audit;
+	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
+	double timeout;			/* seconds; 0: none */
+	const char *stats;		/* file to write counters to as JSON, or NULL */
+	bool table;			/* print the readable table to stderr at the end */
+	unsigned trace_exits;		/* exits kept in the ring for a crash dump */
+	bool verbose;
+};
+
+void vmm_config_init(struct vmm_config *config);
+/* What fast_cmdline adds for this many vCPUs. Static storage. */
+const char *vmm_cmdline_additions(unsigned vcpus);
+
+/* Runs a VM to its end: builds the machine, loads the kernel, runs, prints, cleans up. Messages go to stderr, the guest's
+ * console to stdout. Returns an enum vmm_exit. One VM per process at a time; call from the main thread. */
+int vmm_run(const struct vmm_config *config);
+
+/* ---- what the host is ------------------------------------------------------------------------------------------ */
+
+enum vmm_host_kind { VMM_HOST_UNKNOWN, VMM_HOST_VTX, VMM_HOST_SVM, VMM_HOST_PVM };
+
+struct vmm_host {
+	int kvm_error;			/* 0, or -errno of open("/dev/kvm") */
+	int api_version;
+	enum vmm_host_kind kind;
+	int second_level;		/* 1: EPT/NPT on, 0: off, -1: KVM has none (PVM) or it cannot be told */
+	bool sync_regs, immediate_exit, stats_fd;
+	int max_vcpus;
+	char kernel[96], cpu[64];
+	unsigned cpus, nodes;
+	uint64_t memory;		/* bytes of host memory */
+	uint64_t tsc_khz;		/* 0: unknown */
+	bool tsc_constant;
+};
+
+/* Looks at the host. Never fails: what cannot be told stays unknown. Any thread. */
+void vmm_host_probe(struct vmm_host *host);
+const char *vmm_host_kind_name(enum vmm_host_kind kind);
+/* Prints a line per capability, ok/warn/fail with the fix. Returns VMM_EXIT_OK or VMM_EXIT_NO_HOST. */
+int vmm_doctor(FILE *to);
+
+#endif
