@@ -49,7 +49,11 @@ struct vmm_config {
 	bool table;			/* print the readable table to stderr at the end */
 	unsigned trace_exits;		/* exits kept in the ring for a crash dump */
 	bool verbose;
+	bool quiet;			/* errors only on stderr */
 };
+
+/* What `git describe` said of the source. Static storage. Any thread. */
+const char *vmm_version(void);
 
 void vmm_config_init(struct vmm_config *config);
 /* What fast_cmdline adds for this many vCPUs. Static storage. */

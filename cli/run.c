@@ -1,0 +1,307 @@
+/*
+ * run.c - `umbra run`: options to struct vmm_config.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <regex.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "vmm/vmm.h"
+
+#define MEMORY_MIN	(16ull << 20)
+#define SHADOW_MAX	(1ull << 24)		/* 64 GiB of tables */
+#define TRACE_MAX	(1u << 20)
+
+enum {
+	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT, OPT_TIMEOUT,
+	OPT_STATS, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST, OPT_SYMBOLS, OPT_NO_REBOOT,
+};
+
+static const struct argp_option options[] = {
+	{ NULL, 0, NULL, 0, "The guest:", 1 },
+	{ "kernel", 'k', "FILE", 0, "Kernel: bzImage or ELF64 with Xen PV notes (required)", 1 },
+	{ "initrd", 'i', "FILE", 0, "Initial RAM disk", 1 },
+	{ "append", 'p', "CMDLINE", 0, "Kernel command line", 1 },
+	{ "memory", 'm', "SIZE", 0, "Guest memory in bytes or with K, M, G, T (default 512M)", 1 },
+	{ "vcpus", 'c', "N", 0, "Virtual processors; this version runs 1", 1 },
+	{ "initdomain", OPT_INITDOMAIN, NULL, 0, "Tell the guest it is the initial domain (SIF_INITDOMAIN)", 1 },
+	{ "no-fast-cmdline", OPT_NO_FAST, NULL, 0, "Do not add what makes a stock kernel fast to its command line", 1 },
+	{ "no-reboot", OPT_NO_REBOOT, NULL, 0, "A reboot of the guest ends the run", 1 },
+
+	{ NULL, 0, NULL, 0, "Memory virtualization:", 2 },
+	{ "mmu", OPT_MMU, "MODE", 0, "shadow: the processor walks our shadow tables (default)", 2 },
+	{ "shadow-pages", OPT_SHADOW_PAGES, "N", 0, "Shadow pool in 4 KiB pages (default: chosen from --memory)", 2 },
+	{ "fill", OPT_FILL, "HOW", 0, "lazy: build entries at faults; eager: also when the guest updates its tables", 2 },
+	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off, kvm8 (the aligned 8), xen32 (32 forward) or N on "
+	  "both sides", 2 },
+	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible", 2 },
+	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto, flush, rewrite, table", 2 },
+	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running", 2 },
+
+	{ NULL, 0, NULL, 0, "The run:", 3 },
+	{ "expect", OPT_EXPECT, "REGEX", 0, "The console must print a line matching this extended regular expression", 3 },
+	{ "timeout", OPT_TIMEOUT, "TIME", 0, "End the run after this long: 500ms, 60s, 2m, 1h", 3 },
+	{ "stats", OPT_STATS, "FILE", 0, "Write configuration and counters as JSON", 3 },
+	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end", 3 },
+	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not", 3 },
+	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps", 3 },
+	{ "trace-exits", OPT_TRACE_EXITS, "N", 0, "Exits to keep for a crash dump", 3 },
+	{ "verbose", 'v', NULL, 0, "Say more on stderr", 3 },
+	{ "quiet", 'q', NULL, 0, "Errors only on stderr, no table", 3 },
+	{ NULL },
+};
+
+static const struct cli_choice kick_choices[] = {
+	{ "auto", VMM_KICK_AUTO }, { "flush", VMM_KICK_FLUSH }, { "rewrite", VMM_KICK_REWRITE },
+	{ "table", VMM_KICK_TABLE }, { NULL },
+};
+static const struct cli_choice fill_choices[] = {
+	{ "lazy", MMU_FILL_LAZY }, { "eager", MMU_FILL_EAGER }, { NULL },
+};
+static const struct cli_choice prefetch_choices[] = {
+	{ "off", MMU_PREFETCH_OFF }, { "kvm8", MMU_PREFETCH_KVM8 }, { "xen32", MMU_PREFETCH_XEN32 }, { NULL },
+};
+static const struct cli_choice switch_choices[] = { { "on", true }, { "off", false }, { NULL } };
+static const struct cli_choice mmu_choices[] = { { "shadow", 0 }, { NULL } };
+
+/* "umbra run: --OPTION=VALUE: what is wrong". Returns EINVAL, with which argp_parse() then returns. */
+__attribute__((format(printf, 3, 4)))
+static error_t bad_value(const char *option, const char *value, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "umbra run: --%s=%s: ", option, value);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return EINVAL;
+}
+
+static error_t parse_choice(const char *option, const char *arg, const struct cli_choice *choices, int *out)
+{
+	char list[96] = "";
+	size_t n = 0;
+
+	if (!cli_parse_choice(arg, choices, out))
+		return 0;
+	for (; choices->name && n < sizeof list; choices++)
+		n += snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", choices->name);
+	return bad_value(option, arg, "not one of: %s", list);
+}
+
+static error_t parse_number(const char *option, const char *arg, uint64_t min, uint64_t max, uint64_t *out)
+{
+	int r = cli_parse_uint(arg, min, max, out);
+
+	if (!r)
+		return 0;
+	return bad_value(option, arg, "%sa number from %" PRIu64 " to %" PRIu64 " is needed",
+			 r == -ERANGE ? "out of range: " : "", min, max);
+}
+
+static error_t parse_memory(const char *arg, uint64_t *out)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), bytes;
+	char text[CLI_SIZE_TEXT];
+	int r = cli_parse_size(arg, &bytes);
+
+	if (r == -ERANGE)
+		return bad_value("memory", arg, "more than 64 bits can say");
+	if (r)
+		return bad_value("memory", arg, "a size is needed: digits, then K, M, G, T or nothing for bytes");
+	if (bytes < MEMORY_MIN)
+		return bad_value("memory", arg, "at least 16M are needed%s",
+				 arg[strspn(arg, "0123456789")] ? "" : " (a number alone is bytes: add M or G)");
+	if (bytes > host)
+		return bad_value("memory", arg, "this host has %s", cli_size_text(host, text));
+	if (bytes % MMU_PAGE_SIZE)
+		return bad_value("memory", arg, "not a multiple of 4K");
+	*out = bytes;
+	return 0;
+}
+
+static error_t parse_prefetch(const char *arg, struct vmm_config *config)
+{
+	uint64_t n;
+	int kind;
+
+	if (!cli_parse_choice(arg, prefetch_choices, &kind)) {
+		config->prefetch = kind;
+		return 0;
+	}
+	if (cli_parse_uint(arg, 1, MMU_ENTRIES - 1, &n))
+		return bad_value("prefetch", arg, "not one of: off, kvm8, xen32, a number from 1 to %u", MMU_ENTRIES - 1);
+	config->prefetch = MMU_PREFETCH_AROUND;
+	config->prefetch_n = n;
+	return 0;
+}
+
+static error_t parse_timeout(const char *arg, double *out)
+{
+	int r = cli_parse_time(arg, out);
+
+	if (r == -ERANGE)
+		return bad_value("timeout", arg, "longer than a year");
+	if (r)
+		return bad_value("timeout", arg, "a time is needed, such as 500ms, 60s, 2m, 1h");
+	if (*out < 1e-3)
+		return bad_value("timeout", arg, "at least 1ms; leave --timeout out for a run without one");
+	return 0;
+}
+
+static error_t parse_expect(const char *arg, const char **out)
+{
+	char why[128];
+	regex_t regex;
+	int r = regcomp(&regex, arg, REG_EXTENDED | REG_NOSUB);
+
+	if (r) {
+		regerror(r, &regex, why, sizeof why);
+		return bad_value("expect", arg, "not a POSIX extended regular expression: %s", why);
+	}
+	regfree(&regex);
+	if (!*arg)
+		return bad_value("expect", arg, "matches anything: say what the console has to print");
+	*out = arg;
+	return 0;
+}
+
+/* What would otherwise be found out only when the run is over and its counters are lost. */
+static error_t parse_stats(const char *arg, const char **out)
+{
+	char dir[4096];
+	struct stat st;
+
+	if (!*arg || strlen(arg) >= sizeof dir)
+		return bad_value("stats", arg, "the name of a file is needed");
+	if (!stat(arg, &st) && !S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && !S_ISFIFO(st.st_mode))
+		return bad_value("stats", arg, "not a file");
+	strcpy(dir, arg);
+	if (access(dirname(dir), W_OK | X_OK))
+		return bad_value("stats", arg, "cannot write there: %s", strerror(errno));
+	*out = arg;
+	return 0;
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+	struct vmm_config *config = state->input;
+	uint64_t n = 0;
+	int choice = 0;
+	error_t r = 0;
+
+	switch (key) {
+	case 'k':
+		config->kernel = arg;
+		break;
+	case 'i':
+		config->initrd = arg;
+		break;
+	case 'p':
+		config->cmdline = arg;
+		break;
+	case 'm':
+		return parse_memory(arg, &config->memory);
+	case 'c':
+		r = parse_number("vcpus", arg, 1, VMM_MAX_VCPUS, &n);
+		if (!r && n > 1)
+			return bad_value("vcpus", arg, "this version runs one vCPU");
+		config->vcpus = n;
+		break;
+	case OPT_MMU:
+		return parse_choice("mmu", arg, mmu_choices, &choice);
+	case OPT_SHADOW_PAGES:
+		return parse_number("shadow-pages", arg, MMU_POOL_MIN, SHADOW_MAX, &config->shadow_pages);
+	case OPT_KICK:
+		r = parse_choice("kick", arg, kick_choices, &choice);
+		config->kick = choice;
+		break;
+	case OPT_FILL:
+		r = parse_choice("fill", arg, fill_choices, &choice);
+		config->fill = choice;
+		break;
+	case OPT_PREFETCH:
+		return parse_prefetch(arg, config);
+	case OPT_LARGE:
+		r = parse_choice("large", arg, switch_choices, &choice);
+		config->large = choice;
+		break;
+	case OPT_AUDIT:
+		r = parse_number("audit", arg, 0, 3, &n);
+		config->audit = n;
+		break;
+	case OPT_EXPECT:
+		return parse_expect(arg, &config->expect);
+	case OPT_TIMEOUT:
+		return parse_timeout(arg, &config->timeout);
+	case OPT_STATS:
+		return parse_stats(arg, &config->stats);
+	case OPT_TABLE:
+		config->table = true;
+		break;
+	case OPT_NO_TABLE:
+		config->table = false;
+		break;
+	case OPT_TRACE_EXITS:
+		r = parse_number("trace-exits", arg, 0, TRACE_MAX, &n);
+		config->trace_exits = n;
+		break;
+	case OPT_INITDOMAIN:
+		config->initdomain = true;
+		break;
+	case OPT_NO_FAST:
+		config->fast_cmdline = false;
+		break;
+	case OPT_SYMBOLS:
+		config->symbols = arg;
+		break;
+	case OPT_NO_REBOOT:
+		config->on_reboot_exit = true;
+		break;
+	case 'v':
+		config->verbose = true;
+		config->quiet = false;
+		break;
+	case 'q':
+		config->quiet = true;
+		config->verbose = config->table = false;
+		break;
+	case ARGP_KEY_ARG:
+		fprintf(stderr, "umbra run: '%s' belongs to no option; the kernel's command line goes into --append\n", arg);
+		return EINVAL;
+	case ARGP_KEY_END:
+		if (config->kernel && *config->kernel)
+			break;
+		fprintf(stderr, "umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n");
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return r;
+}
+
+int cli_run(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = options,
+		.parser = parse_option,
+		.doc = "Boots a guest. Its console is stdin and stdout; on a terminal Ctrl-a x leaves, Ctrl-a h lists "
+		       "the keys.\v"
+		       "Exit codes: 0 the guest powered off and --expect was met, 1 error, 2 usage, 3 the guest crashed, "
+		       "4 --expect was not met, 77 the host lacks what is needed ('umbra doctor'), 124 timeout.",
+	};
+	struct vmm_config config;
+
+	vmm_config_init(&config);
+	if (argp_parse(&argp, argc, argv, 0, NULL, &config))
+		return VMM_EXIT_USAGE;
+	return vmm_run(&config);
+}
