@@ -4,8 +4,8 @@
  * Reads vmlinux and other PV64 ELF kernels, bzImages (boot protocol 2.08 and later) and either of them compressed as a
  * whole, with gzip, bzip2, lzma, xz, zstd, lz4 or lzop.
  *
- * Every byte of the file is hostile: sizes are bounded by the caller's limit, offsets are checked before use. Nothing in
- * a file makes these functions crash or loop, or use more memory than a few times the limit and 256 MiB.
+ * Every byte of the file is hostile: sizes are bounded by the caller's limit, offsets are checked before use. Nothing
+ * in a file makes these functions crash or loop, or use more memory than a few times the limit and 160 MiB.
  *
  * Functions return 0 or -errno. All state is in the objects passed: any thread, one thread per object at a time;
  * several threads may read one image at once.
@@ -73,7 +73,7 @@ struct image_xen {
 struct image {
 	char *name;			/* as passed to image_open(), for messages */
 	char how[64];			/* "bzImage, lz4", "ELF", "ELF, gzip": for the log */
-	char version[128];		/* a bzImage's version string, "6.1.0-56-cloud-amd64 (...)"; "" if it has none */
+	char version[128];		/* a bzImage's version string, "6.1.0-56-cloud-amd64 (...)"; else "" */
 	uint8_t *elf;			/* the unpacked file */
 	size_t elf_size;
 	unsigned nr_segments;		/* at least 1 */
@@ -107,7 +107,8 @@ void image_close(struct image *img);	/* NULL is fine */
 
 /*
  * Whether Xen's domain builder would start `img` as a PV64 guest, under a Xen that offers `features` (bit n: XENFEAT
- * number n). The rules are those of elf_xen_note_check() and elf_xen_addr_calc_check(), xen/common/libelf.
+ * number n; writable_page_tables is taken as offered, as Xen does). The rules are those of elf_xen_note_check() and
+ * elf_xen_addr_calc_check(), xen/common/libelf.
  *
  *   -ENOTSUP	not a PV kernel, for another loader or Xen version, or requires a feature that is not offered
  *   -EBADMSG	its addresses contradict each other
