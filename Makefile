@@ -41,6 +41,56 @@ $(B)/%.a:
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
+# ---- using it: these install what is missing first, so they build in a make of their own ----------------------------
+
+UMBRA_CACHE ?= cache
+INITRD   := $(B)/initrd.cpio.gz
+RUN_ARGS := run -k $(UMBRA_CACHE)/vmlinuz -i $(INITRD) -p "umbra.run=$(or $(RUN),selftest)" --stats $(B)/run.json
+export UMBRA_CACHE := $(abspath $(UMBRA_CACHE))
+export UMBRA_BUILD := $(abspath $(B))
+
+deps:                           ## install the Debian packages that are missing (build, run, test)
+	$(Q)scripts/deps
+
+kernel:                         ## fetch Debian's cloud kernel into cache/
+	$(Q)scripts/fetch-kernel
+
+initrd: $(INITRD)               ## build the guest's initrd
+$(INITRD): $(WORKLOAD) tests/workload/init scripts/guest-initrd
+	$(call say,INITRD)scripts/guest-initrd -o $@ $(WORKLOAD)
+
+# 77: this host cannot run guests. Then an emulated machine can.
+run:                            ## boot Debian's kernel and print the counters; RUN=forks=100, micro, shell ...
+	$(Q)scripts/deps build run
+	$(Q)$(MAKE) --no-print-directory all initrd kernel
+	$(Q)status=0; $(B)/umbra $(RUN_ARGS) || status=$$?; \
+	if [ $$status = 77 ]; then \
+		echo 'run: no usable /dev/kvm here; the same again in an emulated machine (QEMU TCG), much slower'; \
+		scripts/deps test && status=0 && \
+		scripts/testbed --get $(B)/run.json:$(B)/run.json -- $(B)/umbra $(RUN_ARGS) || status=$$?; \
+	fi; \
+	[ ! -s $(B)/run.json ] || echo 'counters: $(B)/run.json'; exit $$status
+
+unit-bins: $(UNIT_TESTS)        ## build the unit tests
+
+check:                          ## every test there is; STEPS="unit boot" picks some
+	$(Q)scripts/deps
+	$(Q)$(MAKE) --no-print-directory all initrd kernel
+	$(Q)B=$(B) scripts/check $(STEPS)
+
+bindir := $(DESTDIR)$(PREFIX)/bin
+mandir := $(DESTDIR)$(PREFIX)/share/man/man1
+docdir := $(DESTDIR)$(PREFIX)/share/doc/umbra
+
+install: all                    ## install command, man page and documents; PREFIX=/usr/local DESTDIR=
+	$(Q)install -D -m 755 $(B)/umbra $(bindir)/umbra
+	$(Q)install -D -m 644 -t $(mandir) $(MAN1)
+	$(Q)install -D -m 644 -t $(docdir) $(DOCS)
+
+uninstall:                      ## remove what install installed
+	$(Q)rm -f $(bindir)/umbra $(addprefix $(mandir)/,$(notdir $(MAN1))) $(addprefix $(docdir)/,$(notdir $(DOCS)))
+	$(Q)rmdir --ignore-fail-on-non-empty $(docdir) 2>/dev/null || true
+
 clean:                          ## remove what was built (keeps cache/)
 	$(Q)rm -rf build build-*
 
@@ -48,4 +98,4 @@ help:                           ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | sort | expand -t 22
 	@echo; echo '  variables: V=1 (show commands)  SAN=address,undefined | thread  B=dir  PREFIX=  DESTDIR='
 
-.PHONY: all clean help
+.PHONY: all deps kernel initrd run unit-bins check install uninstall clean help
