@@ -42,7 +42,7 @@ gate_code:
 /*
  * The kick loop (coherence rule 4): where KVM itself shadows our tables it sees only writes from inside the VM. An atomic
  * OR of nothing is such a write, and cannot lose an entry that another thread installs meanwhile.
- * RSI: addresses of entries, RCX: how many, at least 1. RSP: RCX, RSI, then as GATE_IRET_CR3.
+ * RSI: addresses (kick.c), RCX: how many, at least 1. RSP: RCX, RSI, then as GATE_IRET_CR3.
  */
 	.org	gate_code + GATE_KICK, 0xf4
 1:	lodsq

@@ -74,14 +74,12 @@ struct vcpu {
 	gfn_t l4[2];			/* [enum mmu_mode]; user: MMU_NO_GFN until the guest names one */
 	mfn_t root[2];
 	uint64_t cr3;			/* what the processor has */
-	uint64_t gs_kernel, gs_user;	/* the one of the mode that does not run; the other is in the processor */
-	uint64_t fs_base;		/* as last seen at an exit */
-	bool need_msrs;			/* FS or GS base differ from the processor's */
-	uint64_t hw_fs, hw_gs;		/* the processor's, at the last exit */
+	uint64_t gs_base[2], fs_base;	/* [enum mmu_mode]; read back at every exit for the mode that ran */
+	bool need_bases;		/* fs_base or gs_base[mode] differ from the processor's */
+	int gs_selector;		/* to be loaded into %gs at the next resume, -1: none */
 	uint64_t cr0, cr4;		/* as the guest sees them */
 	uint64_t xcr0;
 	uint64_t debugreg[8];
-	bool debugreg_dirty;
 	unsigned iopl;
 	struct trap_info traps[256];
 	uint64_t callback[CALLBACK_MAX];
@@ -92,6 +90,8 @@ struct vcpu {
 	uint64_t ldt_base, ldt_ents;
 	uint64_t ldt_frames[16];
 	uint64_t vm_assist;
+	bool restart;			/* execute the hypercall instruction once more ... */
+	unsigned retries;		/* ... but not for ever */
 
 	/* Xen per-vCPU memory. The pointers go into guest RAM and are set once, by checked hypercalls */
 	struct vcpu_info *_Atomic info;
@@ -111,7 +111,11 @@ struct vcpu {
 	bool up;
 
 	/* the monitor's side */
-	void *area;			/* hva of the vCPU area */
+	char *area;			/* hva of the vCPU area */
+	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
+	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
+	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
+	unsigned storm;			/* ... and how often it did in a row */
 	struct vcpu_counters counters;
 	struct exit_record *trace;
 	unsigned trace_at, trace_size;
@@ -125,7 +129,8 @@ struct vm {
 	void *ram, *mon;		/* hva */
 	uint64_t ram_frames, mon_frames;
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
-	mfn_t mon_first, m2p, pool;
+	mfn_t mon_first, m2p, pool, mon_tables;
+	unsigned nr_mon_tables;
 	uint32_t pool_pages;
 	struct mmu *mmu;
 	const struct kick_ops *kick;
@@ -145,8 +150,10 @@ struct vm {
 	pthread_mutex_t end_lock;
 	atomic_bool stop;
 	int exit_code;
+	uint64_t end_ns;		/* vm_now() at the first vm_stop(), 0 before */
 	bool reboot;
 	char end_reason[256];
+	char *dump;			/* state dump of a crash, printed at the end */
 
 	pthread_mutex_t mark_lock;
 	struct mark *marks;
@@ -181,22 +188,23 @@ struct gate_exit {
 };
 /* Runs the guest until something happens. Fills v->regs and *e. */
 void vcpu_enter(struct vcpu *v, struct gate_exit *e);
-/* Runs the pending kicks to their end now, without the guest running. For flushes other vCPUs wait for. */
-int vcpu_set_msrs(struct vcpu *v, const struct kvm_msr_entry *entries, unsigned n);
+/* Puts a fresh vCPU at ring 0 of the gate, with the monitor's tables loaded. 0 or -errno. */
+int vcpu_reset(struct vcpu *v);
 
 /* ---- kick.c -------------------------------------------------------------------------------------------------------- */
 struct kick_ops {
 	const char *name;
 	const char *when;		/* the hosts it is right on */
 	unsigned table_min;		/* for mmu_config.table_kick_min */
-	/* Writes the addresses to be rewritten inside the VM into `list`; returns how many. 0: a TLB flush alone does it. */
+	/* Drains v->mmu's kick list, as far as there is room, into addresses that the gate has to rewrite; returns how
+	 * many. 0 with an empty kick list: a TLB flush alone does it. max is at least MMU_ENTRIES. */
 	unsigned (*fill)(struct vcpu *v, uint64_t *list, unsigned max);
 };
 const struct kick_ops *kick_choose(enum vmm_kick wanted, const struct vmm_host *host);
 
 /* ---- monitor.c ----------------------------------------------------------------------------------------------------- */
-/* Frames the monitor slot needs for this many vCPUs, gfns and pool pages; places vm->m2p and vm->pool. */
-uint64_t monitor_layout(struct vm *vm);
+/* Places everything in the monitor's slot (vm->m2p, vm->pool ...) and says how many frames it needs. Before it is mapped. */
+void monitor_layout(struct vm *vm);
 /* Fills in gate page, IDT, M2P, page tables. hole: for mmu_config. */
 void monitor_build(struct vm *vm, uint64_t hole[2][16]);
 void monitor_init_vcpu(struct vcpu *v);
@@ -219,7 +227,7 @@ void *guest_phys(struct vm *vm, uint64_t pa, size_t bytes);
 
 /* ---- trap.c, bounce.c ------------------------------------------------------------------------------------------------- */
 void trap_exception(struct vcpu *v, const struct gate_exit *e);
-void trap_syscall(struct vcpu *v);
+void trap_syscall(struct vcpu *v, bool compat);
 /* Builds a Xen bounce frame and enters the guest kernel at its handler. */
 void bounce_trap(struct vcpu *v, unsigned vector, uint32_t error_code, bool has_error);
 void bounce_syscall(struct vcpu *v);
@@ -244,8 +252,15 @@ xen_handler_fn xen_set_trap_table, xen_mmu_update, xen_set_gdt, xen_stack_switch
 	xen_sched_op_compat, xen_set_debugreg, xen_get_debugreg, xen_update_descriptor, xen_memory_op, xen_multicall,
 	xen_update_va_mapping, xen_set_timer_op, xen_version_op, xen_console_io, xen_physdev_op, xen_vm_assist, xen_iret,
 	xen_vcpu_op, xen_set_segment_base, xen_mmuext_op, xen_sched_op, xen_callback_op, xen_event_channel_op;
+/* XENFEAT bits this VM offers (submap 0). */
+uint32_t xen_features(const struct vm *vm);
 long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6]);
-void xen_debugregs_load(struct vcpu *v);
+/* Debug registers and CR0.TS between v and the processor. */
+void xen_debugregs_save(struct vcpu *v);
+void xen_fpu_restore(struct vcpu *v);
+/* The kernel's root table becomes `l4`. 0 or -EINVAL, Xen's errno. */
+int xen_new_baseptr(struct vcpu *v, gfn_t l4);
+long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries);
 
 /* time */
 void xen_time_init(struct vcpu *v);
@@ -270,8 +285,10 @@ int domain_build(struct vm *vm);
 
 /* ---- console.c (I/O thread) --------------------------------------------------------------------------------------------------- */
 int console_start(struct vm *vm);		/* makes the I/O thread; raw tty if stdin is one */
-void console_finish(struct vm *vm);		/* drains, joins, restores the terminal. Idempotent */
-void console_set_ring(struct vm *vm, void *ring_page);	/* the shared xencons_interface page in guest RAM */
+void console_finish(struct vm *vm);		/* vCPUs have ended: drains, joins, restores the terminal. Idempotent */
+void console_free(struct vm *vm);		/* after the last console_expect_met() */
+/* The shared xencons_interface page in guest RAM, unused so far. NULL: its memory goes away (the domain is built again). */
+void console_set_ring(struct vm *vm, void *ring_page);
 void console_kick(struct vm *vm);		/* the guest rang the console port. Any thread */
 void console_write(struct vm *vm, const char *bytes, size_t n);	/* console_io write. Any thread */
 size_t console_read(struct vm *vm, char *bytes, size_t max);	/* console_io read. Any thread */

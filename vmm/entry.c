@@ -1,0 +1,402 @@
+/*
+ * entry.c - into the guest and out of it: KVM_RUN, the gate's frames, and what an exit means.
+ *
+ * The way in: v->regs goes into a frame on the vCPU's ring-0 stack and one of the gate's stubs pops it. Which stub depends
+ * on whether CR3 changes and whether sPTEs have to be kicked. The way out: an exception or SYSCALL reaches the gate, whose
+ * `out` ends KVM_RUN; the frame it found is the guest's context. A signal may also end KVM_RUN anywhere.
+ *
+ * The stack page, from its top down, when leaving by GATE_KICK: SS RSP RFLAGS CS RIP | RAX CR3 | RSI RCX.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <x86intrin.h>
+
+#include "vmm/vm.h"
+
+#define STACK_TOP(v)	(VCPU_AREA_VA((v)->id) + (AREA_STACK + 1) * 4096)
+#define KICK_MAX	(AREA_KICK_PAGES * 512u)
+#define RFLAGS_FIXED	0x2ull
+#define RFLAGS_IF	0x200ull
+/* What a guest may have in RFLAGS at ring 3: no IOPL, VM, VIF, VIP. IF is always 1: the guest's is upcall_mask. */
+#define RFLAGS_GUEST	0x254dd5ull
+
+#define SYNC (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+
+static struct kvm_segment ring0_code(void)
+{
+	return (struct kvm_segment){ .selector = GATE_CS, .limit = ~0u, .type = 0xb, .present = 1, .s = 1, .l = 1, .g = 1 };
+}
+
+static struct kvm_segment ring0_data(void)
+{
+	return (struct kvm_segment){ .selector = GATE_SS, .limit = ~0u, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+}
+
+int vcpu_reset(struct vcpu *v)
+{
+	struct kvm_sregs s;
+	struct kvm_segment flat = { .selector = FLAT_RING3_DS32, .limit = ~0u, .type = 3, .dpl = 3, .present = 1, .s = 1,
+				    .db = 1, .g = 1 };
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry e[4];
+	} msrs = {
+		.head.nmsrs = 4,
+		.e = {
+			{ .index = 0xc0000081, .data = (uint64_t)GATE_CS << 32 },		/* STAR */
+			{ .index = 0xc0000082, .data = GATE_VA + GATE_SYSCALL },		/* LSTAR */
+			{ .index = 0xc0000083, .data = GATE_VA + GATE_SYSCALL32 },		/* CSTAR */
+			{ .index = 0xc0000084, .data = 0x257fd5 & ~RFLAGS_FIXED },		/* SFMASK: everything */
+		},
+	};
+
+	if (ioctl(v->fd, KVM_GET_SREGS, &s) < 0)
+		return -errno;
+	s.cs = ring0_code();
+	s.ss = ring0_data();
+	s.ds = s.es = flat;
+	s.fs = s.gs = (struct kvm_segment){ .unusable = 1 };
+	s.tr = (struct kvm_segment){ .selector = GATE_TSS, .base = VCPU_AREA_VA(v->id) + AREA_TSS * 4096, .limit = 0x67,
+				     .type = 0xb, .present = 1 };
+	s.ldt = (struct kvm_segment){ .unusable = 1 };
+	s.gdt.base = VCPU_AREA_VA(v->id) + AREA_GDT * 4096;
+	s.gdt.limit = 0xffff;
+	s.idt.base = IDT_VA;
+	s.idt.limit = 0xfff;
+	s.cr0 = 0x80050033;	/* PG AM WP NE ET MP PE */
+	s.cr4 = 0x620;		/* PAE OSFXSR OSXMMEXCPT */
+	if (v->xcr0)
+		s.cr4 |= 0x40000;	/* OSXSAVE */
+	s.efer = 0xd01;		/* NXE LMA LME SCE */
+	s.cr3 = v->cr3;
+	if (ioctl(v->fd, KVM_SET_SREGS, &s) < 0)
+		return -errno;
+	if (ioctl(v->fd, KVM_SET_MSRS, &msrs) != 4)
+		return -EIO;
+	v->run->s.regs.sregs = s;
+	v->run->kvm_valid_regs = SYNC;
+	v->state = VCPU_IN_GATE;
+	return 0;
+}
+
+static void load_bases(struct vcpu *v)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry e[2];
+	} msrs = {
+		.head.nmsrs = 2,
+		.e = {
+			{ .index = 0xc0000100, .data = v->fs_base },
+			{ .index = 0xc0000101, .data = v->gs_base[v->mode] },
+		},
+	};
+
+	if (ioctl(v->fd, KVM_SET_MSRS, &msrs) != 2)
+		vm_stop(v->vm, VMM_EXIT_ERROR, "KVM refuses the guest's FS or GS base (%#llx, %#llx)",
+			(unsigned long long)v->fs_base, (unsigned long long)v->gs_base[v->mode]);
+	v->need_bases = false;
+}
+
+/* Segment registers are set through SREGS, which is dear; nothing on a common path needs it. */
+static void load_gs_selector(struct vcpu *v)
+{
+	struct kvm_segment *gs = &v->run->s.regs.sregs.gs;
+	unsigned sel = v->gs_selector & 0xffff;
+
+	*gs = (struct kvm_segment){ .selector = sel, .base = v->gs_base[v->mode], .limit = ~0u, .type = 3, .dpl = 3,
+				    .present = 1, .s = 1, .db = 1, .g = 1, .unusable = sel < 4 };
+	v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+	v->gs_selector = -1;
+}
+
+/* Lays out the frame and picks the stub. */
+static void prepare(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	struct kvm_regs *out = &run->s.regs.regs;
+	uint64_t *sp = (uint64_t *)(v->area + (AREA_STACK + 1) * 4096), cr3 = v->root[v->mode].n << 12;
+	bool flush = v->kicks_out;
+	unsigned stub = GATE_IRET;
+
+	if (v->state == VCPU_AT_GUEST) {	/* came out by a signal, has to go in by the gate */
+		run->s.regs.sregs.cs = ring0_code();
+		run->s.regs.sregs.ss = ring0_data();
+		run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+	}
+	if (v->gs_selector >= 0)
+		load_gs_selector(v);
+
+	*out = v->regs.r;
+	*--sp = v->regs.ss;
+	*--sp = v->regs.r.rsp;
+	*--sp = (v->regs.r.rflags & RFLAGS_GUEST) | RFLAGS_IF | RFLAGS_FIXED;
+	*--sp = v->regs.cs;
+	*--sp = v->regs.r.rip;
+	if (flush || cr3 != v->cr3) {
+		*--sp = v->regs.r.rax;
+		*--sp = cr3;
+		stub = GATE_IRET_CR3;
+		v->counters.vcpu.cr3_loads++;
+	}
+	if (v->nr_kicks) {
+		*--sp = v->regs.r.rsi;
+		*--sp = v->regs.r.rcx;
+		out->rsi = VCPU_AREA_VA(v->id) + AREA_KICKS * 4096;
+		out->rcx = v->nr_kicks;
+		stub = GATE_KICK;
+	}
+	v->cr3 = cr3;
+	out->rsp = STACK_TOP(v) - (v->area + (AREA_STACK + 1) * 4096 - (char *)sp);
+	out->rip = GATE_VA + stub;
+	out->rflags = RFLAGS_FIXED;
+	run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	if (v->need_bases)
+		load_bases(v);
+}
+
+/* KVM_RUN with its cycles accounted. 0, or errno. */
+static int run(struct vcpu *v)
+{
+	uint64_t before = __rdtsc(), after;
+	int r, e;
+
+	if (v->exit_tsc)
+		v->counters.vmm_cycles += before - v->exit_tsc;
+	r = ioctl(v->fd, KVM_RUN, 0);
+	e = r < 0 ? errno : 0;
+	after = __rdtsc();
+	v->counters.guest_cycles += after - before;
+	v->exit_tsc = after;
+	v->run->immediate_exit = 0;
+	v->run->kvm_dirty_regs = 0;
+	return e;
+}
+
+static bool in_gate(uint64_t rip, unsigned from, unsigned to)
+{
+	return rip >= GATE_VA + from && rip < GATE_VA + to;
+}
+
+/* Takes the guest's context from registers that stand at ring 3 or in a syscall gate. */
+static void context_from_regs(struct vcpu *v)
+{
+	v->regs.r = v->run->s.regs.regs;
+}
+
+static void read_bases(struct vcpu *v)
+{
+	v->fs_base = v->run->s.regs.sregs.fs.base;
+	v->gs_base[v->mode] = v->run->s.regs.sregs.gs.base;
+	v->cr3 = v->run->s.regs.sregs.cr3;
+}
+
+static void fail(struct gate_exit *e, const char *why)
+{
+	e->event = GATE_FAILED;
+	e->why = why;
+}
+
+static bool has_error_code(unsigned vector)
+{
+	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30;
+}
+
+static void context_from_syscall(struct vcpu *v, struct gate_exit *e, enum gate_event event)
+{
+	e->event = event;
+	v->regs.r.rip = v->regs.r.rcx;
+	v->regs.r.rflags = v->regs.r.r11;
+	v->regs.cs = event == GATE_SYSCALL_IN ? FLAT_RING3_CS64 : FLAT_RING3_CS32;
+	v->regs.ss = FLAT_RING3_DS32;
+}
+
+/* An IDT stub ran: the exception's frame lies at RSP on our stack page. */
+static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
+{
+	const struct kvm_regs *r = &v->run->s.regs.regs;
+	uint64_t top = STACK_TOP(v), bytes = sizeof(struct gate_frame) + (has_error_code(vector) ? 8 : 0);
+	const struct gate_frame *f;
+	const char *sp;
+
+	if (r->rsp < top - 4096 || r->rsp > top - bytes || r->rsp & 7)
+		return fail(e, "the gate's stack pointer is off its page");
+	sp = v->area + (AREA_STACK + 1) * 4096 - (top - r->rsp);
+	e->event = GATE_EXCEPTION;
+	e->vector = vector;
+	e->error_code = 0;
+	e->cr2 = v->run->s.regs.sregs.cr2;
+	if (has_error_code(vector)) {
+		e->error_code = *(const uint64_t *)sp;
+		sp += 8;
+	}
+	f = (const struct gate_frame *)sp;
+
+	if ((f->cs & 3) == 0) {
+		/* iretq refused the guest's selectors or RIP: the fault belongs to the context it was to restore, which
+		 * v->regs still holds. */
+		if (in_gate(f->rip, GATE_IRET, GATE_CODE_END) && vector >= 10 && vector <= 13) {
+			e->vector = 13;
+			return;
+		}
+		trace_exit(v, e);
+		return fail(e, "an exception inside the gate");
+	}
+	context_from_regs(v);
+	/* A PVM host leaves the processor at ring 3 on SYSCALL: the fetch from the gate page faults. */
+	if (vector == 14 && (f->rip == GATE_VA + GATE_SYSCALL || f->rip == GATE_VA + GATE_SYSCALL32)) {
+		v->regs.r.rsp = f->rsp;
+		return context_from_syscall(v, e, f->rip == GATE_VA + GATE_SYSCALL ? GATE_SYSCALL_IN : GATE_SYSCALL32_IN);
+	}
+	v->regs.r.rip = f->rip;
+	v->regs.r.rsp = f->rsp;
+	v->regs.r.rflags = f->rflags;
+	v->regs.cs = f->cs;
+	v->regs.ss = f->ss;
+}
+
+/* KVM_RUN ended by a signal: where was the guest? */
+static void from_signal(struct vcpu *v, struct gate_exit *e)
+{
+	const struct kvm_regs *r = &v->run->s.regs.regs;
+	const struct kvm_vcpu_events *ev = &v->run->s.regs.events;
+
+	e->event = GATE_INTERRUPTED;
+	if (ev->exception.injected || ev->exception.pending || ev->interrupt.injected) {
+		v->state = VCPU_MID_GATE;	/* on its way into an IDT stub */
+		return;
+	}
+	if (in_gate(r->rip, GATE_IRET, GATE_CODE_END) && (v->run->s.regs.sregs.cs.selector & 3) == 0) {
+		v->state = VCPU_IN_GATE;	/* never left: v->regs is still the context to restore */
+		v->cr3 = v->run->s.regs.sregs.cr3;
+		return;
+	}
+	if ((v->run->s.regs.sregs.cs.selector & 3) == 0) {
+		v->state = VCPU_MID_GATE;	/* in an IDT stub or syscall gate: the `out` is next */
+		return;
+	}
+	if (in_gate(r->rip, 0, GATE_CODE_END)) {
+		v->state = VCPU_MID_GATE;	/* PVM: a SYSCALL that has yet to fault */
+		return;
+	}
+	v->state = VCPU_AT_GUEST;
+	v->regs.r = *r;
+	v->regs.cs = v->run->s.regs.sregs.cs.selector;
+	v->regs.ss = v->run->s.regs.sregs.ss.selector;
+	read_bases(v);
+}
+
+static void from_exit(struct vcpu *v, struct gate_exit *e)
+{
+	struct kvm_run *run = v->run;
+
+	read_bases(v);
+	v->state = VCPU_IN_GATE;
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		if (run->io.direction != KVM_EXIT_IO_OUT || run->s.regs.sregs.cs.selector != GATE_CS)
+			return fail(e, "port I/O outside the gate");
+		if (run->io.size == 1)
+			return from_exception(v, e, run->io.port);
+		if (run->io.size != 4)
+			return fail(e, "port I/O that the gate does not do");
+		if (run->io.port != GATE_PORT_SYSCALL && run->io.port != GATE_PORT_SYSCALL32)
+			return fail(e, "the kick loop ended where none was asked for");
+		context_from_regs(v);
+		return context_from_syscall(v, e, run->io.port == GATE_PORT_SYSCALL ? GATE_SYSCALL_IN : GATE_SYSCALL32_IN);
+	case KVM_EXIT_SHUTDOWN:
+		return fail(e, "triple fault");
+	case KVM_EXIT_HLT:
+		return fail(e, "the gate ran into a hlt");
+	case KVM_EXIT_MMIO:
+		return fail(e, "an access outside the VM's memory");
+	case KVM_EXIT_FAIL_ENTRY:
+		return fail(e, "the processor refused the vCPU's state");
+	case KVM_EXIT_INTERNAL_ERROR:
+		return fail(e, run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION ?
+			    "KVM could not emulate an instruction" : "KVM internal error");
+	default:
+		return fail(e, "an exit from KVM_RUN that umbra does not know");
+	}
+}
+
+/* Runs one list of kicks without the guest. For lists longer than a resume can carry. */
+static void kick_round(struct vcpu *v, struct gate_exit *e)
+{
+	struct kvm_run *r = v->run;
+
+	do {
+		if (v->state == VCPU_AT_GUEST) {
+			r->s.regs.sregs.cs = ring0_code();
+			r->s.regs.sregs.ss = ring0_data();
+			r->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+			v->state = VCPU_IN_GATE;
+		}
+		r->s.regs.regs = (struct kvm_regs){
+			.rip = GATE_VA + GATE_KICK_EXIT, .rsp = STACK_TOP(v), .rflags = RFLAGS_FIXED,
+			.rsi = VCPU_AREA_VA(v->id) + AREA_KICKS * 4096, .rcx = v->nr_kicks,
+		};
+		r->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	} while (run(v) == EINTR && !atomic_load(&v->vm->stop));
+	/* Not from_exit(): the guest did not run, and GS may still be that of the mode before. */
+	if (r->exit_reason == KVM_EXIT_IO && r->io.size == 4 && r->io.port == GATE_PORT_KICKED)
+		e->event = GATE_KICKED;
+	else
+		fail(e, "the kick loop did not come to its end");
+	v->counters.exits.kicked++;
+	v->nr_kicks = 0;
+}
+
+/* Hands the pending kicks to the gate; all but the last list run here. */
+static bool send_kicks(struct vcpu *v, struct gate_exit *e)
+{
+	while (mmu_kick_pending(v->mmu)) {
+		unsigned n = v->vm->kick->fill(v, (uint64_t *)(v->area + AREA_KICKS * 4096), KICK_MAX);
+
+		v->kicks_out = true;
+		v->nr_kicks = n;
+		if (n) {
+			v->counters.vcpu.kick_rounds++;
+			v->counters.vcpu.kick_writes += n;
+		}
+		if (mmu_kick_pending(v->mmu)) {
+			kick_round(v, e);
+			if (e->event != GATE_KICKED)
+				return false;
+		}
+	}
+	return true;
+}
+
+static bool left_gate(const struct vcpu *v, const struct gate_exit *e)
+{
+	return !(e->event == GATE_INTERRUPTED && v->state == VCPU_IN_GATE) && e->event != GATE_FAILED;
+}
+
+void vcpu_enter(struct vcpu *v, struct gate_exit *e)
+{
+	int err;
+
+	*e = (struct gate_exit){ .event = GATE_FAILED };
+	/* A list the gate has not finished must not be overwritten: it goes again first. */
+	if (v->state != VCPU_MID_GATE) {
+		if (!v->nr_kicks && !send_kicks(v, e))
+			return;
+		prepare(v);
+	}
+	err = run(v);
+	if (err == EINTR || err == EAGAIN) {
+		from_signal(v, e);
+		v->counters.exits.interrupted++;
+	} else if (err) {
+		fail(e, strerror(err));
+	} else {
+		from_exit(v, e);
+	}
+	if (left_gate(v, e) && v->kicks_out && v->state != VCPU_MID_GATE) {
+		v->nr_kicks = 0;
+		v->kicks_out = false;
+		mmu_kick_done(v->mmu);
+	}
+}

@@ -1,0 +1,216 @@
+/*
+ * monitor.c - what the VMM keeps inside the VM: gate page, IDT, a stack, TSS and GDT per vCPU, the M2P, and the page
+ * tables that show them in the hole (layout.h has the map).
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/vm.h"
+
+extern const char gate_code[], gate_code_end[];
+
+#define TABLE_GB	(1ull << 30)
+#define FRAMES_2M	512ull
+
+static uint64_t align_up(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static uint64_t m2p_frames(const struct vm *vm)
+{
+	return align_up(vm->nr_gfns * 8, 4096) / 4096;
+}
+
+static unsigned gate_l1_tables(const struct vm *vm)
+{
+	return (16 + vm->nr_vcpus * VCPU_AREA_PAGES + 511) / 512;
+}
+
+static unsigned pool_l2_tables(const struct vm *vm)
+{
+	return (vm->pool_pages * 4096ull + TABLE_GB - 1) / TABLE_GB;
+}
+
+void monitor_layout(struct vm *vm)
+{
+	uint64_t at = vm->ram_frames;
+
+	vm->mon_first = (mfn_t){ at };
+	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
+	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
+	vm->mon_tables = (mfn_t){ at };
+	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate; L3 and L2s of the pool */
+	vm->nr_mon_tables = 2 + 2 + gate_l1_tables(vm) + 1 + pool_l2_tables(vm);
+	at += vm->nr_mon_tables;
+	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
+	vm->m2p = (mfn_t){ at };
+	at = align_up(at + m2p_frames(vm), FRAMES_2M);
+	vm->pool = (mfn_t){ at };
+	at += align_up(vm->pool_pages, FRAMES_2M);
+	vm->mon_frames = at - vm->mon_first.n;
+}
+
+static void *mon_hva(const struct vm *vm, mfn_t mfn)
+{
+	return (char *)vm->mon + (mfn.n - vm->mon_first.n) * 4096;
+}
+
+/* One more table from the monitor's own; its address bits. */
+static uint64_t *new_table(struct vm *vm, unsigned *used, uint64_t *pa)
+{
+	mfn_t m = { vm->mon_tables.n + (*used)++ };
+
+	*pa = m.n << 12;
+	return mon_hva(vm, m);
+}
+
+#define LINK (MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A)
+
+/* An L3 whose first entries lead to `nr_l2` L2 tables, filled with 2 MiB leaves over `frames` from `first`. */
+static uint64_t map_2m(struct vm *vm, unsigned *used, mfn_t first, uint64_t frames, uint64_t bits)
+{
+	uint64_t l3_pa, l2_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = NULL;
+
+	for (uint64_t i = 0; i * FRAMES_2M < frames; i++) {
+		if (i % 512 == 0) {
+			l2 = new_table(vm, used, &l2_pa);
+			l3[i / 512] = l2_pa | LINK;
+		}
+		l2[i % 512] = (first.n + i * FRAMES_2M) << 12 | bits | MMU_PTE_PS;
+	}
+	return l3_pa | LINK;
+}
+
+static uint64_t map_gate(struct vm *vm, unsigned *used)
+{
+	uint64_t l3_pa, l2_pa, l1_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = new_table(vm, used, &l2_pa), *l1 = NULL;
+	unsigned pages = 16 + vm->nr_vcpus * VCPU_AREA_PAGES;
+
+	l3[0] = l2_pa | LINK;
+	for (unsigned i = 0; i < pages; i++) {
+		unsigned in_area = (i - 16) % VCPU_AREA_PAGES;
+		uint64_t bits = MMU_PTE_P | MMU_PTE_A | MMU_PTE_D, mfn = vm->mon_first.n;
+
+		if (i % 512 == 0) {
+			l1 = new_table(vm, used, &l1_pa);
+			l2[i / 512] = l1_pa | LINK;
+		}
+		if (i == 0)
+			mfn += MON_GATE;
+		else if (i == 1)
+			mfn += MON_IDT, bits |= MMU_PTE_NX;
+		else if (i >= 16 && in_area != 0)
+			mfn += MON_VCPU_AREAS + (i - 16), bits |= MMU_PTE_NX | MMU_PTE_W;
+		else
+			continue;		/* guard pages */
+		l1[i % 512] = mfn << 12 | bits;
+	}
+	return l3_pa | LINK;
+}
+
+static void build_idt(struct vm *vm)
+{
+	uint64_t *idt = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_IDT });
+
+	for (unsigned v = 0; v < 256; v++) {
+		uint64_t to = GATE_VA + v * GATE_STUB_SIZE;
+		/* INT3 and INTO need DPL 3, int 0x80 has it for speed. Every other `int N` becomes #GP and is looked up
+		 * in the guest's trap table there: with DPL 3 here it could forge a frame with an error code. */
+		uint64_t dpl = v == 3 || v == 4 || v == 0x80 ? 3 : 0;
+
+		/* 64-bit interrupt gate, SDM vol. 3A, 6.14.1 */
+		idt[v * 2] = (to & 0xffff) | (uint64_t)GATE_CS << 16 | (0x8e00ull | dpl << 13) << 32 |
+			     (to >> 16 & 0xffff) << 48;
+		idt[v * 2 + 1] = to >> 32;
+	}
+}
+
+void monitor_build(struct vm *vm, uint64_t hole[2][16])
+{
+	unsigned used = 0;
+	uint64_t *m2p = mon_hva(vm, vm->m2p);
+
+	memcpy(mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE }), gate_code, gate_code_end - gate_code);
+	build_idt(vm);
+	for (uint64_t i = 0; i < m2p_frames(vm) * 512; i++)
+		m2p[i] = i < vm->nr_gfns ? i : ~0ull;
+
+	memset(hole, 0, sizeof(uint64_t[2][16]));
+	hole[MMU_KERNEL][HOLE_SLOT_M2P - HOLE_SLOT_FIRST] =
+		map_2m(vm, &used, vm->m2p, m2p_frames(vm), MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
+	hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used);
+	hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] =
+		map_2m(vm, &used, vm->pool, vm->pool_pages, MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
+	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST];
+	hole[MMU_USER][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST];
+	vm->shared = vm->mon;			/* MON_SHARED_INFO */
+}
+
+uint64_t *monitor_gdt(struct vcpu *v)
+{
+	return (uint64_t *)(v->area + AREA_GDT * 4096);
+}
+
+uint64_t *monitor_ldt(struct vcpu *v)
+{
+	return (uint64_t *)(v->area + AREA_LDT * 4096);
+}
+
+/* A system descriptor of 16 bytes (SDM vol. 3A, 7.2.3). */
+static void system_descriptor(uint64_t *at, uint64_t base, uint32_t limit, uint64_t type)
+{
+	at[0] = (limit & 0xffff) | (base & 0xffffff) << 16 | (type | 0x80) << 40 | (uint64_t)(limit >> 16 & 0xf) << 48 |
+		(base >> 24 & 0xff) << 56;
+	at[1] = base >> 32;
+}
+
+void monitor_set_ldt(struct vcpu *v, unsigned entries)
+{
+	system_descriptor(&monitor_gdt(v)[GATE_LDT / 8], VCPU_AREA_VA(v->id) + AREA_LDT * 4096,
+			  entries ? entries * 8 - 1 : 0, 2);
+}
+
+void monitor_init_vcpu(struct vcpu *v)
+{
+	uint64_t va = VCPU_AREA_VA(v->id), *gdt;
+	struct {
+		uint32_t reserved0;
+		uint64_t rsp[3], reserved1, ist[7], reserved2;
+		uint16_t reserved3, iomap;
+	} __attribute__((packed)) *tss;
+
+	v->area = (char *)v->vm->mon + (MON_VCPU_AREAS + v->id * VCPU_AREA_PAGES) * 4096ull;
+	memset(v->area, 0, VCPU_AREA_PAGES * 4096);
+
+	tss = (void *)(v->area + AREA_TSS * 4096);
+	tss->rsp[0] = va + (AREA_STACK + 1) * 4096;
+	tss->iomap = 0x68;	/* beyond the limit: ring-3 port I/O is a #GP, not an exit of KVM's own */
+
+	gdt = monitor_gdt(v);
+	gdt[FLAT_RING3_CS32 / 8] = 0x00cffb000000ffff;
+	gdt[FLAT_RING3_DS32 / 8] = 0x00cff3000000ffff;
+	gdt[FLAT_RING3_CS64 / 8] = 0x00affb000000ffff;
+	gdt[GATE_CS / 8] = 0x00af9b000000ffff;
+	gdt[GATE_SS / 8] = 0x00cf93000000ffff;
+	system_descriptor(&gdt[GATE_TSS / 8], va + AREA_TSS * 4096, 0x67, 0xb);
+	monitor_set_ldt(v, 0);
+}
+
+/* The rules of Xen's check_descriptor() (xen/arch/x86/pv/descriptor-tables.c) for 64-bit guests: nothing that could lead
+ * out of ring 3. The accessed bit is set so that the processor never writes to our copy. */
+bool monitor_descriptor_ok(uint64_t *desc)
+{
+	uint64_t d = *desc;
+
+	if (!(d >> 47 & 1))			/* not present: harmless */
+		return true;
+	if (!(d >> 44 & 1))			/* system segments and gates */
+		return false;
+	d |= 3ull << 45;			/* DPL 3: the guest kernel runs there too */
+	d |= 1ull << 40;			/* accessed */
+	if ((d >> 43 & 1) && (d >> 53 & 1) && (d >> 54 & 1))	/* code with L and D set is reserved */
+		return false;
+	*desc = d;
+	return true;
+}

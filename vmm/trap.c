@@ -1,0 +1,163 @@
+/* trap.c - exceptions and syscalls of the guest: ours to mend, or to be reflected into its kernel. */
+#include <sched.h>
+
+#include "vmm/vm.h"
+
+#define VEC_DB	1
+#define VEC_BP	3
+#define VEC_UD	6
+#define VEC_NM	7
+#define VEC_GP	13
+#define VEC_PF	14
+
+#define STORM_FLUSH	16	/* the same spurious fault so often in a row: flush the TLB ... */
+#define STORM_CRASH	100000	/* ... and give up */
+
+static bool in_hole(uint64_t va)
+{
+	return va >= 0xffff800000000000 && va < 0xffff880000000000;
+}
+
+static void reflect_page_fault(struct vcpu *v, uint64_t va, uint32_t error_code)
+{
+	atomic_load(&v->info)->arch.cr2 = va;
+	bounce_trap(v, VEC_PF, error_code, true);
+}
+
+/* A fault the shadow says cannot be: harmless once (another thread filled it), a broken kick if it stays. */
+static void spurious(struct vcpu *v, uint64_t va)
+{
+	if (v->storm_rip != v->regs.r.rip || v->storm_va != va) {
+		v->storm_rip = v->regs.r.rip;
+		v->storm_va = va;
+		v->storm = 0;
+		return;
+	}
+	v->storm++;
+	if (v->storm % STORM_FLUSH == 0)
+		v->kicks_out = true;		/* load CR3 */
+	if (v->storm == STORM_CRASH)
+		vcpu_crash(v, "the same fault at %#llx comes back although the shadow allows it: the kick method '%s' does "
+			   "not work on this host, try another --kick", (unsigned long long)va, v->vm->kick->name);
+}
+
+static void page_fault(struct vcpu *v, const struct gate_exit *e)
+{
+	struct mmu_result r;
+
+	v->counters.exits.page_fault++;
+	if (in_hole(e->cr2)) {
+		reflect_page_fault(v, e->cr2, (e->error_code & (MMU_PF_W | MMU_PF_FETCH | MMU_PF_P)) |
+				   (v->mode == MMU_USER ? MMU_PF_U : 0));
+		return;
+	}
+	r = mmu_fault(v->mmu, v->mode, (gva_t){ e->cr2 }, e->error_code & (MMU_PF_W | MMU_PF_FETCH));
+	switch (r.verdict) {
+	case MMU_HIDDEN:
+	case MMU_PTWRITE:
+		break;
+	case MMU_SPURIOUS:
+		spurious(v, e->cr2);
+		break;
+	case MMU_AGAIN:
+		if (!mmu_kick_pending(v->mmu))
+			sched_yield();		/* another thread is moving the frame */
+		break;
+	case MMU_TRUE:
+	case MMU_BAD:
+		reflect_page_fault(v, e->cr2, r.error_code);
+		break;
+	}
+}
+
+/* #GP from `int N` through a gate of DPL 0: Xen looks the vector up in the guest's own table. */
+static bool software_interrupt(struct vcpu *v, uint32_t error_code)
+{
+	unsigned vector = error_code >> 3 & 0xff;
+	uint8_t insn[2];
+	size_t got;
+
+	if ((error_code & 7) != 2 || guest_fetch(v, v->regs.r.rip, insn, 2, &got) || got < 2 || insn[0] != 0xcd ||
+	    insn[1] != vector)
+		return false;
+	if (TI_GET_DPL(&v->traps[vector]) < (v->mode == MMU_USER ? 3 : 1) || !v->traps[vector].address)
+		return false;
+	v->regs.r.rip += 2;
+	bounce_trap(v, vector, 0, false);
+	return true;
+}
+
+static void general_protection(struct vcpu *v, const struct gate_exit *e)
+{
+	v->counters.exits.gp++;
+	if (software_interrupt(v, e->error_code))
+		return;
+	if (e->error_code == 0 && emulate_privileged(v) == EMUL_DONE)
+		return;
+	bounce_trap(v, VEC_GP, e->error_code, true);
+}
+
+static void debug(struct vcpu *v, unsigned vector)
+{
+	v->counters.exits.debug++;
+	if (vector == VEC_DB)
+		xen_debugregs_save(v);
+	bounce_trap(v, vector, 0, false);
+}
+
+static void other(struct vcpu *v, const struct gate_exit *e)
+{
+	bool has_error = e->vector == 8 || (e->vector >= 10 && e->vector <= 12) || e->vector == 17;
+
+	if (e->vector == 16 || e->vector == 19)
+		v->counters.exits.fpu++;
+	else
+		v->counters.exits.exception++;
+	/* A vector above 31 is an `int N` of DPL 3: only 0x80. The guest decides whether it has that. */
+	if (e->vector > 31 && (TI_GET_DPL(&v->traps[e->vector]) < (v->mode == MMU_USER ? 3 : 1) ||
+			       !v->traps[e->vector].address)) {
+		v->regs.r.rip -= 2;
+		bounce_trap(v, VEC_GP, e->vector << 3 | 2, true);
+		return;
+	}
+	bounce_trap(v, e->vector, e->error_code, has_error);
+}
+
+void trap_exception(struct vcpu *v, const struct gate_exit *e)
+{
+	switch (e->vector) {
+	case VEC_PF:
+		return page_fault(v, e);
+	case VEC_GP:
+		return general_protection(v, e);
+	case VEC_UD:
+		v->counters.exits.ud++;
+		if (emulate_forced(v) != EMUL_DONE)
+			bounce_trap(v, VEC_UD, 0, false);
+		return;
+	case VEC_NM:
+		v->counters.exits.fpu++;
+		xen_fpu_restore(v);		/* Xen clears CR0.TS before it tells the guest */
+		bounce_trap(v, VEC_NM, 0, false);
+		return;
+	case VEC_DB:
+	case VEC_BP:
+		return debug(v, e->vector);
+	default:
+		return other(v, e);
+	}
+}
+
+void trap_syscall(struct vcpu *v, bool compat)
+{
+	if (v->mode == MMU_KERNEL) {
+		v->counters.exits.hypercall++;
+		xen_hypercall(v);
+		return;
+	}
+	v->counters.exits.syscall++;
+	if (compat)		/* no callback for it is ever registered: the guest saw that and hides the instruction */
+		bounce_trap(v, VEC_UD, 0, false);
+	else
+		bounce_syscall(v);
+}

@@ -1,0 +1,156 @@
+/* vcpu.c - a vCPU's thread: run the guest, see to what it stopped for, run it again. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm/vm.h"
+
+/* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
+#define WAKE_SIGNAL SIGUSR1
+
+static __thread struct kvm_run *this_run;
+
+/* immediate_exit covers the signal that comes just before KVM_RUN (Documentation/virt/kvm/api.rst). */
+static void on_wake(int sig)
+{
+	if (this_run)
+		this_run->immediate_exit = 1;
+}
+
+int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
+{
+	long size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	struct kvm_device_attr offset = {
+		.group = 0 /* KVM_VCPU_TSC_CTRL */, .attr = 0 /* KVM_VCPU_TSC_OFFSET */, .addr = (uintptr_t)&(uint64_t){ 0 },
+	};
+	int r;
+
+	v->vm = vm;
+	v->id = id;
+	v->gs_selector = -1;
+	v->l4[MMU_KERNEL] = v->l4[MMU_USER] = MMU_NO_GFN;
+	v->cr0 = 0x80050033;
+	v->cr4 = 0x620;
+	v->debugreg[6] = 0xffff0ff0;
+	v->debugreg[7] = 0x400;
+	v->info = &vm->shared->vcpu_info[id % XEN_LEGACY_MAX_VCPUS];
+	v->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (v->wake_fd < 0)
+		return -errno;
+	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, id);
+	if (v->fd < 0)
+		return -errno;
+	v->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (v->run == MAP_FAILED)
+		return -errno;
+	if (ioctl(v->fd, KVM_SET_CPUID2, vm->cpuid) < 0)
+		return -errno;
+	ioctl(v->fd, KVM_SET_DEVICE_ATTR, &offset);	/* guest TSC = host TSC where there is an offset at all */
+	v->trace_size = vm->config->trace_exits;
+	v->trace = calloc(v->trace_size ? v->trace_size : 1, sizeof *v->trace);
+	if (!v->trace)
+		return -ENOMEM;
+	r = mmu_cpu_create(vm->mmu, &v->mmu);
+	if (r)
+		return r;
+	monitor_init_vcpu(v);
+	xen_time_init(v);
+	return 0;
+}
+
+void vcpu_fini(struct vcpu *v)
+{
+	if (v->mmu)
+		mmu_cpu_destroy(v->mmu);
+	if (v->run && v->run != MAP_FAILED)
+		munmap(v->run, ioctl(v->vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0));
+	if (v->fd > 0)
+		close(v->fd);
+	if (v->wake_fd > 0)
+		close(v->wake_fd);
+	free(v->trace);
+}
+
+void vcpu_wake(struct vcpu *v)
+{
+	uint64_t one = 1;
+
+	atomic_store(&v->wake, true);
+	if (atomic_load(&v->blocked)) {
+		if (write(v->wake_fd, &one, sizeof one) < 0)
+			return;		/* EAGAIN: awake for certain */
+	} else if (v->tid && v->tid != gettid()) {
+		syscall(SYS_tgkill, getpid(), v->tid, WAKE_SIGNAL);
+	}
+}
+
+void vcpu_set_mode(struct vcpu *v, enum mmu_mode mode)
+{
+	if (v->mode == mode)
+		return;
+	v->mode = mode;
+	v->need_bases = true;
+}
+
+/* Counts and dispatches. */
+static void handle(struct vcpu *v, const struct gate_exit *e)
+{
+	switch (e->event) {
+	case GATE_EXCEPTION:
+		trap_exception(v, e);
+		break;
+	case GATE_SYSCALL_IN:
+	case GATE_SYSCALL32_IN:
+		trap_syscall(v, e->event == GATE_SYSCALL32_IN);
+		break;
+	case GATE_FAILED:
+		v->counters.exits.other++;
+		if (!atomic_load(&v->vm->stop))
+			vcpu_crash(v, "%s (exit reason %u)", e->why, v->run->exit_reason);
+		break;
+	case GATE_INTERRUPTED:
+	case GATE_KICKED:
+		break;
+	}
+}
+
+void *vcpu_thread(void *arg)
+{
+	struct vcpu *v = arg;
+	struct sigaction sa = { .sa_handler = on_wake };
+	struct gate_exit e;
+	sigset_t set;
+
+	this_run = v->run;
+	v->tid = gettid();
+	sigaction(WAKE_SIGNAL, &sa, NULL);
+	/* Terminal signals belong to the main thread; this one must see its own. */
+	sigfillset(&set);
+	sigdelset(&set, WAKE_SIGNAL);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGABRT);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGILL);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+
+	while (!atomic_load(&v->vm->stop)) {
+		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
+		atomic_store(&v->wake, false);
+		xen_timer_expired(v);
+		if (v->state != VCPU_MID_GATE && evtchn_pending(v))
+			bounce_event(v);
+		xen_timer_arm(v);
+		vcpu_enter(v, &e);
+		trace_exit(v, &e);
+		handle(v, &e);
+	}
+	this_run = NULL;
+	return NULL;
+}

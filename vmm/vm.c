@@ -1,0 +1,321 @@
+/* vm.c - a VM from configuration to end: memory, MMU, vCPUs, console; how a run ends. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "vmm/symbols.h"
+#include "vmm/vm.h"
+
+void vmm_config_init(struct vmm_config *c)
+{
+	*c = (struct vmm_config){
+		.memory = 512ull << 20,
+		.vcpus = 1,
+		.fast_cmdline = true,
+		.kick = VMM_KICK_AUTO,
+		.fill = MMU_FILL_LAZY,
+		.prefetch = MMU_PREFETCH_OFF,
+		.large = true,
+		.table = true,
+		.trace_exits = 64,
+	};
+}
+
+/*
+ * nr_cpus: vcpu_op is_up is asked once per possible CPU, 8192 times in Debian's kernel. noreplace-smp: patching lock
+ * prefixes away costs a one-vCPU guest 17 500 CR3 switches. The rest: no clock to calibrate, no second console, entropy
+ * from the processor.
+ */
+const char *vmm_cmdline_additions(unsigned vcpus)
+{
+	static char s[160];
+
+	snprintf(s, sizeof s, "console=hvc0 nr_cpus=%u %stsc=reliable random.trust_cpu=on panic=-1", vcpus,
+		 vcpus == 1 ? "noreplace-smp " : "");
+	return s;
+}
+
+void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...)
+{
+	va_list ap;
+
+	pthread_mutex_lock(&vm->end_lock);
+	if (!atomic_load(&vm->stop)) {
+		va_start(ap, fmt);
+		vsnprintf(vm->end_reason, sizeof vm->end_reason, fmt, ap);
+		va_end(ap);
+		vm->exit_code = exit_code;
+		atomic_store(&vm->stop, true);
+		for (unsigned i = 0; i < vm->nr_vcpus; i++)
+			vcpu_wake(&vm->vcpus[i]);
+	}
+	pthread_mutex_unlock(&vm->end_lock);
+}
+
+void vcpu_crash(struct vcpu *v, const char *fmt, ...)
+{
+	char why[200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	/* Kept until the console is drained and the terminal is itself again. */
+	pthread_mutex_lock(&v->vm->end_lock);
+	if (!atomic_load(&v->vm->stop) && !v->vm->dump) {
+		size_t size;
+		FILE *f = open_memstream(&v->vm->dump, &size);
+
+		if (f) {
+			fprintf(f, "umbra: vCPU %u: %s\n", v->id, why);
+			dump_vcpu(v, f);
+			fclose(f);
+		}
+	}
+	pthread_mutex_unlock(&v->vm->end_lock);
+	vm_stop(v->vm, VMM_EXIT_CRASHED, "%s", why);
+}
+
+static void *map_memory(const char *name, uint64_t frames)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC);
+	void *p;
+
+	if (fd < 0)
+		return MAP_FAILED;
+	p = ftruncate(fd, frames << 12) ? MAP_FAILED : mmap(NULL, frames << 12, PROT_READ | PROT_WRITE,
+							     MAP_SHARED | MAP_NORESERVE, fd, 0);
+	close(fd);
+	return p;
+}
+
+static int add_slot(struct vm *vm, unsigned slot, uint64_t first, uint64_t frames, void *hva)
+{
+	struct kvm_userspace_memory_region r = {
+		.slot = slot, .guest_phys_addr = first << 12, .memory_size = frames << 12, .userspace_addr = (uintptr_t)hva,
+	};
+
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &r) < 0 ? -errno : 0;
+}
+
+/* A pool that holds the leaf tables of all RAM twice, and then some; small guests still get room for many processes. */
+static uint32_t default_pool(uint64_t ram_frames)
+{
+	uint64_t n = ram_frames / 512 * 4 + 4096;
+
+	return n < 1u << 20 ? n : 1u << 20;
+}
+
+static int make_mmu(struct vm *vm)
+{
+	struct mmu_region regions[] = {
+		{ .first = { 0 }, .count = vm->ram_frames, .hva = vm->ram },
+		{ .first = vm->mon_first, .count = vm->mon_frames, .hva = vm->mon },
+	};
+	struct mmu_config c = {
+		.regions = regions,
+		.nr_regions = 2,
+		.nr_gfns = vm->nr_gfns,
+		.pool = vm->pool,
+		.pool_pages = vm->pool_pages,
+		.fill = vm->config->fill,
+		.prefetch = vm->config->prefetch,
+		.prefetch_n = vm->config->prefetch_n,
+		.large = vm->config->large,
+		.nx = true,
+		.preset_ad = true,
+		.table_kick_min = vm->kick->table_min,
+		.audit = vm->config->audit,
+	};
+
+	monitor_build(vm, c.hole);
+	return mmu_create(&c, &vm->mmu);
+}
+
+/* Everything up to the point where a kernel can be loaded. */
+static int machine_create(struct vm *vm, const char **what)
+{
+	const struct vmm_config *c = vm->config;
+	int r;
+
+	*what = "opening /dev/kvm";
+	vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm_fd < 0)
+		return -errno;
+	*what = "creating a VM";
+	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+	if (vm->fd < 0)
+		return -errno;
+	vm->kick = kick_choose(c->kick, &vm->host);
+	vm->ram_frames = c->memory >> 12;
+	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
+	vm->nr_vcpus = c->vcpus;
+	monitor_layout(vm);
+
+	*what = "allocating guest memory";
+	vm->ram = map_memory("umbra-ram", vm->ram_frames);
+	vm->mon = map_memory("umbra-monitor", vm->mon_frames);
+	if (vm->ram == MAP_FAILED || vm->mon == MAP_FAILED)
+		return -errno;
+	*what = "giving the VM its memory";
+	r = add_slot(vm, 0, 0, vm->ram_frames, vm->ram);
+	if (!r)
+		r = add_slot(vm, 1, vm->mon_first.n, vm->mon_frames, vm->mon);
+	if (r)
+		return r;
+	*what = "setting up the shadow MMU";
+	r = make_mmu(vm);
+	if (r)
+		return r;
+	*what = "reading the processor's features";
+	r = cpuid_build(vm);
+	if (r)
+		return r;
+	*what = "setting up event channels";
+	r = evtchn_init(vm);
+	if (r)
+		return r;
+	if (!c->initdomain) {
+		r = evtchn_make_console(vm);
+		if (r < 0)
+			return r;
+		vm->console_port = r;
+	}
+	*what = "creating a vCPU";
+	vm->vcpus = calloc(vm->nr_vcpus, sizeof *vm->vcpus);
+	if (!vm->vcpus)
+		return -ENOMEM;
+	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+		r = vcpu_init(vm, &vm->vcpus[i], i);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static void machine_destroy(struct vm *vm)
+{
+	for (unsigned i = 0; vm->vcpus && i < vm->nr_vcpus; i++)
+		vcpu_fini(&vm->vcpus[i]);
+	free(vm->vcpus);
+	evtchn_fini(vm);
+	if (vm->mmu)
+		mmu_destroy(vm->mmu);
+	free(vm->cpuid);
+	symbols_free(vm->symbols);
+	if (vm->fd > 0)
+		close(vm->fd);
+	if (vm->kvm_fd > 0)
+		close(vm->kvm_fd);
+	if (vm->ram && vm->ram != MAP_FAILED)
+		munmap(vm->ram, vm->ram_frames << 12);
+	if (vm->mon && vm->mon != MAP_FAILED)
+		munmap(vm->mon, vm->mon_frames << 12);
+	free(vm->marks);
+	free(vm->dump);
+}
+
+static void run_vcpus(struct vm *vm)
+{
+	unsigned started = 0;
+
+	for (; started < vm->nr_vcpus; started++)
+		if (pthread_create(&vm->vcpus[started].thread, NULL, vcpu_thread, &vm->vcpus[started])) {
+			vm_stop(vm, VMM_EXIT_ERROR, "no thread for vCPU %u: %s", started, strerror(errno));
+			break;
+		}
+	while (started)
+		pthread_join(vm->vcpus[--started].thread, NULL);
+}
+
+static int verdict(struct vm *vm)
+{
+	if (vm->exit_code == VMM_EXIT_OK && !console_expect_met(vm)) {
+		fprintf(stderr, "umbra: the console never printed what --expect asked for: %s\n", vm->config->expect);
+		return VMM_EXIT_NOT_EXPECTED;
+	}
+	return vm->exit_code;
+}
+
+/* One boot. *again: the guest asked for a reboot. */
+static int run_once(const struct vmm_config *config, bool *again)
+{
+	struct vm vm = { .config = config, .kvm_fd = -1, .fd = -1, .end_lock = PTHREAD_MUTEX_INITIALIZER,
+			 .mark_lock = PTHREAD_MUTEX_INITIALIZER };
+	const char *what = "";
+	struct timespec now;
+	int r, code;
+
+	vmm_host_probe(&vm.host);
+	if (vm.host.kvm_error) {
+		fprintf(stderr, "umbra: /dev/kvm cannot be used: %s. `umbra doctor` says what this host needs\n",
+			strerror(-vm.host.kvm_error));
+		return VMM_EXIT_NO_HOST;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	vm.start_ns = now.tv_sec * 1000000000ull + now.tv_nsec;
+	vm.tsc_start = __rdtsc();
+	vm.tsc_khz = vm.host.tsc_khz;
+
+	r = machine_create(&vm, &what);
+	if (r) {
+		fprintf(stderr, "umbra: %s: %s\n", what, strerror(-r));
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
+	r = domain_build(&vm);
+	if (r) {
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
+	r = console_start(&vm);
+	if (r) {
+		fprintf(stderr, "umbra: console: %s\n", strerror(-r));
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
+	run_vcpus(&vm);
+	console_finish(&vm);
+	if (vm.dump)
+		fputs(vm.dump, stderr);
+	else if (vm.exit_code == VMM_EXIT_TIMEOUT && config->verbose)
+		for (unsigned i = 0; i < vm.nr_vcpus; i++)
+			dump_vcpu(&vm.vcpus[i], stderr);
+	*again = vm.reboot && !config->on_reboot_exit;
+	code = *again ? VMM_EXIT_OK : verdict(&vm);
+	fprintf(stderr, "umbra: %s\n", vm.end_reason);
+	if (config->table && !*again)
+		stats_print_table(&vm, stderr);
+	if (config->stats && !*again) {
+		r = stats_write_json(&vm, config->stats);
+		if (r) {
+			fprintf(stderr, "umbra: %s: %s\n", config->stats, strerror(-r));
+			code = code ? code : VMM_EXIT_ERROR;
+		} else {
+			fprintf(stderr, "umbra: counters are in %s\n", config->stats);
+		}
+	}
+out:
+	machine_destroy(&vm);
+	return code;
+}
+
+int vmm_run(const struct vmm_config *config)
+{
+	bool again;
+	int code;
+
+	do {
+		again = false;
+		code = run_once(config, &again);
+	} while (again);
+	return code;
+}
