@@ -1,0 +1,72 @@
+/*
+ * user.c - user mode: a root of its own, code and two data pages mapped in it, entered by HYPERVISOR_iret.
+ */
+#include "lib/guest.h"
+
+uint64_t *user_root;
+uint8_t *user_data;
+
+extern char user_text[], user_text_start[], user_text_end[];
+void user_enter(const struct regs *regs);
+void user_frame_set(struct regs *frame);
+
+uint64_t user_address(const char *code)
+{
+	return USER_CODE + (PTR(code) - PTR(user_text_start));
+}
+
+static void user_map(uint64_t va, uint64_t pte)
+{
+	int r = map_page(user_root, va, pte);
+
+	if (!r)
+		r = map_page(root_va(), va, pte);
+	if (r) {
+		say("FAIL mapping user memory at %lx: %d", va, r);
+		guest_end(false);
+	}
+}
+
+void user_init(void)
+{
+	long r;
+
+	if (user_root)
+		return;
+	user_root = table_alloc();
+	r = mmuext(MMUEXT_PIN_L4_TABLE, va_to_mfn(user_root), 0);
+	if (!r)
+		r = mmuext(MMUEXT_NEW_USER_BASEPTR, va_to_mfn(user_root), 0);
+	if (r) {
+		say("FAIL user root: %ld", r);
+		guest_end(false);
+	}
+	for (uint64_t off = 0; off < PTR(user_text_end) - PTR(user_text_start); off += 4096)
+		user_map(USER_CODE + off, pte_make(va_to_mfn(user_text_start + off), PTE_P | PTE_U | PTE_A));
+	user_data = page_alloc();
+	user_map(USER_DATA, pte_make(va_to_mfn(user_data), PTE_DATA));
+	user_map(USER_DATA + 4096, pte_make(va_to_mfn(page_alloc()), PTE_DATA));
+	mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0, 0);
+}
+
+int user_run(struct regs *regs)
+{
+	struct regs in = *regs;
+
+	user_frame_set(regs);
+	user_enter(&in);
+	return (int)regs->vector;
+}
+
+int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
+{
+	memset(regs, 0, sizeof(*regs));
+	regs->rip = user_address(code);
+	regs->cs = FLAT_USER_CS64;
+	regs->ss = FLAT_USER_SS64;
+	regs->rsp = USER_STACK_TOP;
+	regs->rflags = RFLAGS_IF | 2;
+	regs->rdi = rdi;
+	regs->rsi = rsi;
+	return user_run(regs);
+}
