@@ -36,6 +36,7 @@
 #define SETTLE_MS	10		/* pause in the output after which an unfinished line is matched */
 #define BACKGROUND_MS	500		/* how often a background process looks whether it may read the terminal */
 #define HURRY_NS	2000000000ll	/* what stdout is given to take the rest when the run was cut short */
+#define FLUSH_S		1		/* what it is given by console_flush() */
 
 struct console {
 	struct vm *vm;
@@ -45,7 +46,7 @@ struct console {
 	bool out_is_socket;
 
 	pthread_mutex_t lock;		/* of the following */
-	pthread_cond_t room;		/* out_len became smaller, or the run ends */
+	pthread_cond_t progress;	/* out_len became smaller, a flush was done, or the run ends */
 	struct xencons ring;
 	char out[OUT_SIZE];		/* console_io output that the thread has not taken yet */
 	size_t out_len;
@@ -54,6 +55,7 @@ struct console {
 	bool io_input;			/* input is for console_io */
 	bool ring_blamed;		/* the guest's ring index made no sense; it was said once */
 	bool finishing;			/* all output is there: write it, then end */
+	unsigned flush_asked, flush_done;	/* console_flush() */
 
 	/* the thread's own */
 	char tx[TX_SIZE];
@@ -142,7 +144,7 @@ static bool take_output(struct console *c)
 	c->out_len -= n;
 	memmove(c->out, c->out + n, c->out_len);
 	if (n)
-		pthread_cond_broadcast(&c->room);
+		pthread_cond_broadcast(&c->progress);
 	taken = xencons_take(&c->ring, c->tx + n, TX_SIZE - n, &fill);
 	if (taken < 0)
 		blame_ring(c);
@@ -190,8 +192,12 @@ static bool out_writable(const struct console *c)
 /* Moves output until there is none or stdout is full. True: none is left. */
 static bool pump_output(struct console *c)
 {
+	unsigned flush;
 	bool nudge;
 
+	pthread_mutex_lock(&c->lock);
+	flush = c->flush_asked;
+	pthread_mutex_unlock(&c->lock);
 	for (;;) {
 		if (c->tx_len) {
 			if (!out_writable(c))
@@ -202,6 +208,10 @@ static bool pump_output(struct console *c)
 		}
 		pthread_mutex_lock(&c->lock);
 		nudge = take_output(c);
+		if (!c->tx_len && c->flush_done != flush) {
+			c->flush_done = flush;
+			pthread_cond_broadcast(&c->progress);
+		}
 		pthread_mutex_unlock(&c->lock);
 		if (nudge && !c->vm->stop)
 			evtchn_raise_port(c->vm, c->vm->console_port);
@@ -337,7 +347,7 @@ static bool look_at_end(struct console *c, bool drained)
 	}
 	pthread_mutex_lock(&c->lock);
 	if (c->vm->stop)
-		pthread_cond_broadcast(&c->room);
+		pthread_cond_broadcast(&c->progress);
 	finishing = c->finishing;
 	pthread_mutex_unlock(&c->lock);
 	if (!finishing)
@@ -447,7 +457,7 @@ int console_start(struct vm *vm)
 		return -ENOMEM;
 	*c = (struct console){ .vm = vm, .timer_fd = -1, .io_input = vm->config->initdomain };
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->room, NULL);
+	pthread_cond_init(&c->progress, NULL);
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0) {
 		r = -errno;
@@ -486,7 +496,7 @@ close_timer:
 close_wake:
 	close(c->wake_fd);
 free:
-	pthread_cond_destroy(&c->room);
+	pthread_cond_destroy(&c->progress);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 	return r;
@@ -522,7 +532,7 @@ void console_free(struct vm *vm)
 	if (c->timer_fd >= 0)
 		close(c->timer_fd);
 	close(c->wake_fd);
-	pthread_cond_destroy(&c->room);
+	pthread_cond_destroy(&c->progress);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -544,7 +554,7 @@ static void append_output(struct console *c, const char *bytes, size_t n)
 		if (c->vm->stop || c->finishing)
 			return;
 		ring_eventfd(c->wake_fd);
-		pthread_cond_wait(&c->room, &c->lock);
+		pthread_cond_wait(&c->progress, &c->lock);
 	}
 }
 
@@ -561,6 +571,25 @@ void console_set_ring(struct vm *vm, void *ring_page)
 	xencons_attach(&c->ring, ring_page);
 	pthread_mutex_unlock(&c->lock);
 	ring_eventfd(c->wake_fd);
+}
+
+void console_flush(struct vm *vm)
+{
+	struct console *c = vm->console;
+	struct timespec limit;
+	unsigned want;
+	int r = 0;
+
+	if (!c)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	limit.tv_sec += FLUSH_S;
+	pthread_mutex_lock(&c->lock);
+	want = ++c->flush_asked;
+	ring_eventfd(c->wake_fd);
+	while (!r && !c->finishing && (int)(c->flush_done - want) < 0)
+		r = pthread_cond_clockwait(&c->progress, &c->lock, CLOCK_MONOTONIC, &limit);
+	pthread_mutex_unlock(&c->lock);
 }
 
 void console_kick(struct vm *vm)

@@ -1,0 +1,34 @@
+/*
+ * stats.h - what the table and the JSON report share. Not for other modules.
+ */
+#ifndef UMBRA_VMM_STATS_H
+#define UMBRA_VMM_STATS_H
+
+#include "vmm/vm.h"
+
+/* Sums over the members of one group of counters. */
+uint64_t stats_exits(const struct vcpu_counters *c);
+uint64_t stats_emulated(const struct vcpu_counters *c);
+uint64_t stats_hypercalls(const struct vcpu_counters *c);
+
+/* The guest's run so far, or the whole of it once it has ended, in ns. */
+uint64_t stats_wall_ns(struct vm *vm);
+/* TSC cycles in ns; -1: the frequency is not known. */
+double stats_cycles_ns(const struct vm *vm, uint64_t cycles);
+
+/* *c -= from and *m -= from, counter by counter. */
+void stats_subtract(struct vcpu_counters *c, struct mmu_stats *m, const struct mark *from);
+
+/* The name of hypercall `nr`; of one without a name, a made-up one in `spare`. */
+#define STATS_NAME_SIZE	24
+const char *stats_hypercall_name(unsigned nr, char spare[static STATS_NAME_SIZE]);
+
+/* Words for the configuration, as the command line has them. */
+const char *stats_kick_word(enum vmm_kick kick);
+const char *stats_fill_word(enum mmu_fill fill);
+const char *stats_prefetch_word(enum mmu_prefetch_kind kind);	/* MMU_PREFETCH_AROUND: "around" */
+
+/* What `umbra run` exits with: --expect counts only when nothing else went wrong. */
+int stats_exit_code(struct vm *vm);
+
+#endif

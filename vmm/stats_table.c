@@ -1,0 +1,325 @@
+/*
+ * stats_table.c - the counters as a table for people, 100 columns wide. What is zero is left out.
+ *
+ * When the guest set exactly one marker 1 (begin) and then one marker 2 (end), and no other, a column shows what lay
+ * between them.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/stats.h"
+
+#define MARK_BEGIN	1
+#define MARK_END	2
+#define WIDTH		100u
+#define ROWS_MAX	64u
+
+struct row {
+	const char *name;		/* NULL: `spare` */
+	const char *what;
+	uint64_t all, part;		/* the whole run; between the markers */
+	char spare[STATS_NAME_SIZE];
+};
+
+struct sample {
+	struct vcpu_counters c;
+	struct mmu_stats m;
+	uint64_t ns;
+};
+
+struct table {
+	struct vm *vm;
+	FILE *to;
+	struct sample all, part;
+	bool has_part;
+	struct row rows[ROWS_MAX];	/* of the section being collected */
+	unsigned nr_rows;
+};
+
+/* "1 234 567" */
+#define NUMBER_SIZE	28
+static const char *number_text(uint64_t n, char to[static NUMBER_SIZE])
+{
+	char digits[24], *p = to;
+	int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
+
+	for (int i = 0; i < len; i++) {
+		if (i && (len - i) % 3 == 0)
+			*p++ = ' ';
+		*p++ = digits[i];
+	}
+	*p = 0;
+	return to;
+}
+
+static const char *time_text(double ns, char to[static NUMBER_SIZE])
+{
+	if (ns < 0)
+		snprintf(to, NUMBER_SIZE, "?");
+	else if (ns < 1e6)
+		snprintf(to, NUMBER_SIZE, "%.1f us", ns / 1e3);
+	else if (ns < 1e9)
+		snprintf(to, NUMBER_SIZE, "%.2f ms", ns / 1e6);
+	else
+		snprintf(to, NUMBER_SIZE, "%.3f s", ns / 1e9);
+	return to;
+}
+
+/* ---- sections of rows --------------------------------------------------------------------------------------------- */
+
+/* How much of `text` to print on `room` columns: all of it, or up to the last place where a phrase ends. */
+static int phrase_length(const char *text, unsigned room)
+{
+	size_t len = strlen(text), cut = 0;
+
+	if (len <= room)
+		return len;
+	for (size_t i = 0; i <= room; i++)
+		if (strchr(",:;(", text[i]))
+			cut = i;
+	while (cut && text[cut - 1] == ' ')
+		cut--;
+	return cut;
+}
+
+static void print_line(struct table *t, const char *name, const char *all, const char *share, const char *part,
+		       const char *what)
+{
+	int used = fprintf(t->to, "  %-18s %13s %6s", name, all, share);
+
+	if (t->has_part)
+		used += fprintf(t->to, " %13s", part);
+	if (*what)
+		fprintf(t->to, "  %.*s", phrase_length(what, WIDTH - 2 - used), what);
+	fputc('\n', t->to);
+}
+
+static void print_head(struct table *t, const char *title, const char *share)
+{
+	fprintf(t->to, "\n%-20s %13s %6s", title, "whole run", share);
+	if (t->has_part)
+		fprintf(t->to, " %13s", "marks 1 to 2");
+	fputc('\n', t->to);
+}
+
+/* The row, for a name of its own; NULL: it counts nothing. */
+static struct row *add_row(struct table *t, const char *name, const char *what, uint64_t all, uint64_t part)
+{
+	struct row *r = &t->rows[t->nr_rows];
+
+	if (!all || t->nr_rows == ROWS_MAX)
+		return NULL;
+	t->nr_rows++;
+	*r = (struct row){ .name = name, .what = what, .all = all, .part = part };
+	return r;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+	const struct row *x = a, *y = b;
+
+	return (x->all < y->all) - (x->all > y->all);
+}
+
+enum { SORTED = 1, SUMMED = 2 };	/* most first; parts of a whole, so shares and a sum mean something */
+
+/* Prints the rows collected so far under a title and forgets them. */
+static void end_section(struct table *t, const char *title, unsigned how)
+{
+	char all[NUMBER_SIZE], part[NUMBER_SIZE], share[16] = "";
+	uint64_t sum = 0, part_sum = 0;
+	unsigned n = t->nr_rows;
+
+	t->nr_rows = 0;
+	if (!n)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		sum += t->rows[i].all;
+		part_sum += t->rows[i].part;
+	}
+	if (how & SORTED)
+		qsort(t->rows, n, sizeof *t->rows, compare_rows);
+	print_head(t, title, how & SUMMED ? "share" : "");
+	for (unsigned i = 0; i < n; i++) {
+		const struct row *r = &t->rows[i];
+
+		if (how & SUMMED)
+			snprintf(share, sizeof share, "%.1f%%", 100.0 * r->all / sum);
+		print_line(t, r->name ? r->name : r->spare, number_text(r->all, all), share, number_text(r->part, part),
+			   r->what);
+	}
+	if (how & SUMMED && n > 1)
+		print_line(t, "all", number_text(sum, all), "", number_text(part_sum, part), "");
+}
+
+/* ---- the sections ------------------------------------------------------------------------------------------------- */
+
+#define ROW(member, label, what)	add_row(t, label, what, t->all.member, t->part.member)
+
+static void print_time_line(struct table *t, const char *name, double all, double part, const char *what)
+{
+	char all_text[NUMBER_SIZE], part_text[NUMBER_SIZE], share[16] = "";
+
+	if (all >= 0 && t->all.ns)
+		snprintf(share, sizeof share, "%.1f%%", 100 * all / (t->all.ns * (double)t->vm->nr_vcpus));
+	print_line(t, name, time_text(all, all_text), share, time_text(part, part_text), what);
+}
+
+static void print_time(struct table *t)
+{
+	char all[NUMBER_SIZE], part[NUMBER_SIZE];
+
+	print_head(t, "time", "share");
+	print_line(t, "wall", time_text(t->all.ns, all), "", time_text(t->part.ns, part), "");
+#define LINE(member, name, what) \
+	print_time_line(t, name, stats_cycles_ns(t->vm, t->all.c.member), stats_cycles_ns(t->vm, t->part.c.member), what)
+	LINE(guest_cycles, "guest", "inside KVM_RUN, KVM's share of exits included");
+	LINE(vmm_cycles, "vmm", "between an exit and the next KVM_RUN");
+	LINE(idle_cycles, "idle", "nothing to do");
+#undef LINE
+}
+
+static void print_faults(struct table *t)
+{
+	ROW(m.hidden, "hidden", "guest allows it, shadow was absent or weaker");
+	ROW(m.true_faults, "true", "guest forbids it: reflected into the guest");
+	ROW(m.pt_write, "PT-write", "write to a page-table page");
+	ROW(m.spurious, "spurious", "shadow allowed it already");
+	ROW(m.bad, "bad", "frame not the guest's, or reserved bits");
+	ROW(m.again, "again", "put off: pool dry or frame moving");
+	end_section(t, "faults", SUMMED);
+}
+
+static void print_exits(struct table *t)
+{
+#define X(name, what) ROW(c.exits.name, #name, what);
+	EXIT_COUNTERS(X)
+#undef X
+	end_section(t, "exits", SORTED | SUMMED);
+}
+
+static void print_hypercalls(struct table *t)
+{
+	for (unsigned i = 0; i < COUNTERS_HYPERCALLS; i++) {
+		struct row *r = ROW(c.hypercalls[i], NULL, "");
+		const char *name;
+
+		if (!r)
+			continue;
+		name = stats_hypercall_name(i, r->spare);
+		r->name = name == r->spare ? NULL : name;	/* sorting moves the row */
+	}
+	end_section(t, "hypercalls", SORTED | SUMMED);
+}
+
+static void print_emulated(struct table *t)
+{
+#define X(name, what) ROW(c.emulated.name, #name, what);
+	EMUL_COUNTERS(X)
+#undef X
+	end_section(t, "emulated", SORTED | SUMMED);
+}
+
+static void print_vcpu(struct table *t)
+{
+#define X(name, what) ROW(c.vcpu.name, #name, what);
+	VCPU_COUNTERS(X)
+#undef X
+	end_section(t, "vCPU", 0);
+}
+
+/* What the fault classes do not show already. */
+static bool is_fault_class(const char *name)
+{
+	static const char *const classes[] = { "hidden", "true_faults", "pt_write", "spurious", "bad", "again" };
+
+	for (unsigned i = 0; i < sizeof classes / sizeof *classes; i++)
+		if (!strcmp(name, classes[i]))
+			return true;
+	return false;
+}
+
+static void print_mmu(struct table *t)
+{
+#define X(name, what) if (!is_fault_class(#name)) ROW(m.name, #name, what);
+	MMU_COUNTERS(X)
+#undef X
+	end_section(t, "shadow MMU", 0);
+}
+
+static void print_usage(struct table *t)
+{
+	char n[3][NUMBER_SIZE];
+	struct mmu_usage u;
+	double mapped;
+
+	mmu_usage(t->vm->mmu, &u);
+	mapped = u.leaves / 256.0 + u.large_leaves * 2.0;
+	fprintf(t->to, "\nshadow pool\n");
+	fprintf(t->to, "  %s of %s pages in use, %s at most; tables: L4 %u, L3 %u, L2 %u, L1 %u\n",
+		number_text(u.pool_used, n[0]), number_text(u.pool_pages, n[1]), number_text(u.pool_peak, n[2]),
+		u.by_level[4], u.by_level[3], u.by_level[2], u.by_level[1]);
+	fprintf(t->to, "  %.1f MiB mapped by %s 4 KiB and %s 2 MiB entries", mapped, number_text(u.leaves, n[0]),
+		number_text(u.large_leaves, n[1]));
+	if (mapped > 0)
+		fprintf(t->to, ": %.2f pages per MiB", u.pool_used / mapped);
+	fprintf(t->to, "\n  %.1f MiB of bookkeeping\n", u.bookkeeping_bytes / 1048576.0);
+}
+
+static void print_title(struct table *t)
+{
+	const struct vmm_config *c = t->vm->config;
+	char text[NUMBER_SIZE], prefetch[32];
+
+	snprintf(prefetch, sizeof prefetch, "%s", stats_prefetch_word(c->prefetch));
+	if (c->prefetch == MMU_PREFETCH_AROUND)
+		snprintf(prefetch, sizeof prefetch, "+-%u", c->prefetch_n);
+	fprintf(t->to, "\numbra %s: %s, %" PRIu64 " MiB, %u vCPU%s, shadow tables on %s, kick %s\n", vmm_version(),
+		time_text(t->all.ns, text), c->memory >> 20, t->vm->nr_vcpus, t->vm->nr_vcpus == 1 ? "" : "s",
+		vmm_host_kind_name(t->vm->host.kind), t->vm->kick->name);
+	fprintf(t->to, "fill %s, prefetch %s, large pages %s, audit %u\n", stats_fill_word(c->fill), prefetch,
+		c->large ? "on" : "off", c->audit);
+}
+
+/* t->part: from the begin marker to the end marker, if that is what the markers are. */
+static void find_part(struct table *t)
+{
+	struct vm *vm = t->vm;
+	const struct mark *m;
+
+	pthread_mutex_lock(&vm->mark_lock);
+	m = vm->marks;
+	if (vm->nr_marks == 2 && m[0].id == MARK_BEGIN && m[1].id == MARK_END) {
+		t->has_part = true;
+		t->part = (struct sample){ .c = m[1].counters, .m = m[1].mmu, .ns = m[1].ns - m[0].ns };
+		stats_subtract(&t->part.c, &t->part.m, &m[0]);
+	}
+	pthread_mutex_unlock(&vm->mark_lock);
+}
+
+void stats_print_table(struct vm *vm, FILE *to)
+{
+	struct table *t = calloc(1, sizeof *t);
+
+	if (!t) {
+		fprintf(to, "umbra: no memory for the table\n");
+		return;
+	}
+	t->vm = vm;
+	t->to = to;
+	stats_sum(vm, &t->all.c, &t->all.m);
+	t->all.ns = stats_wall_ns(vm);
+	find_part(t);
+	print_title(t);
+	print_time(t);
+	print_faults(t);
+	print_exits(t);
+	print_hypercalls(t);
+	print_emulated(t);
+	print_vcpu(t);
+	print_mmu(t);
+	print_usage(t);
+	fputc('\n', to);
+	free(t);
+}
