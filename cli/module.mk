@@ -1,5 +1,8 @@
-# cli/: the `umbra` command, one file per subcommand.
+# cli/: the `umbra` command, one file per subcommand. All but main() is a library, for the tests.
+CLI_LIB := $(B)/libumbra-cli.a
+$(CLI_LIB): $(filter-out %/umbra.o,$(call objs,cli))
+
 UMBRA := $(B)/umbra
-$(UMBRA): $(call objs,cli) $(B)/libumbra-vmm.a $(B)/libumbra-mmu.a
+$(UMBRA): $(B)/cli/umbra.o $(CLI_LIB) $(B)/libumbra-vmm.a $(B)/libumbra-mmu.a
 	$(call say,LD)$(CC) -o $@ $^ $(ULDFLAGS) $(VMM_LIBS)
-ALL += $(UMBRA)
+ALL += $(CLI_LIB) $(UMBRA)
