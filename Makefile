@@ -45,7 +45,9 @@ $(B)/%.a:
 
 UMBRA_CACHE ?= cache
 INITRD   := $(B)/initrd.cpio.gz
-RUN_ARGS := run -k $(UMBRA_CACHE)/vmlinuz -i $(INITRD) -p "umbra.run=$(or $(RUN),selftest)" --stats $(B)/run.json
+# umbra's arguments; $(1): build folder, $(2): cache
+run_args = run -k $(2)/vmlinuz -i $(1)/initrd.cpio.gz -p "umbra.run=$(or $(RUN),selftest)" --stats $(1)/run.json --table \
+	$(if $(filter shell,$(RUN)),,--expect '^UMBRA-RESULT ok')
 export UMBRA_CACHE := $(abspath $(UMBRA_CACHE))
 export UMBRA_BUILD := $(abspath $(B))
 
@@ -62,12 +64,12 @@ $(INITRD): $(WORKLOAD) tests/workload/init scripts/guest-initrd
 # 77: this host cannot run guests. Then an emulated machine can.
 run:                            ## boot Debian's kernel and print the counters; RUN=forks=100, micro, shell ...
 	$(Q)scripts/deps build run
-	$(Q)$(MAKE) --no-print-directory all initrd kernel
-	$(Q)status=0; $(B)/umbra $(RUN_ARGS) || status=$$?; \
+	$(Q)$(MAKE) -s all initrd kernel
+	$(Q)status=0; rm -f $(B)/run.json; $(B)/umbra $(call run_args,$(B),$(UMBRA_CACHE)) || status=$$?; \
 	if [ $$status = 77 ]; then \
 		echo 'run: no usable /dev/kvm here; the same again in an emulated machine (QEMU TCG), much slower'; \
 		scripts/deps test && status=0 && \
-		scripts/testbed --get $(B)/run.json:$(B)/run.json -- $(B)/umbra $(RUN_ARGS) || status=$$?; \
+		scripts/testbed --get build/run.json:$(B)/run.json -- build/umbra $(call run_args,build,cache) || status=$$?; \
 	fi; \
 	[ ! -s $(B)/run.json ] || echo 'counters: $(B)/run.json'; exit $$status
 
@@ -75,7 +77,7 @@ unit-bins: $(UNIT_TESTS)        ## build the unit tests
 
 check:                          ## every test there is; STEPS="unit boot" picks some
 	$(Q)scripts/deps
-	$(Q)$(MAKE) --no-print-directory all initrd kernel
+	$(Q)$(MAKE) -s all initrd kernel
 	$(Q)B=$(B) scripts/check $(STEPS)
 
 bindir := $(DESTDIR)$(PREFIX)/bin
