@@ -1,0 +1,302 @@
+/*
+ * xen_time.c - the guest's clock, its timers, and the account of where its time went.
+ *
+ * System time is ns since the guest started and comes from the TSC by the very formula that the guest uses (struct
+ * vcpu_time_info), so that a deadline it names means the same here. With a constant TSC the anchor never moves and the
+ * guest may read the clock in user mode (XEN_PVCLOCK_TSC_STABLE_BIT); else the anchor follows CLOCK_MONOTONIC.
+ *
+ * A running vCPU is interrupted by a POSIX timer that signals its thread; a blocked one sleeps in ppoll() with a timeout
+ * (xen_sched.c). The POSIX timer is left alone while it will fire no later than needed: guests push deadlines forward all
+ * the time, and one exit too many is cheaper than a system call for each.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <x86intrin.h>
+
+#include "vmm/xen_clock.h"
+
+#define NS_PER_S	1000000000ull
+#define TICK_NS		10000000ull	/* PV guests start with a 100 Hz ticker (xen/arch/x86/pv/domain.c) */
+#define ANCHOR_NS	NS_PER_S	/* how often an unstable clock is anchored anew */
+#define STALE_SHIFT	50		/* a deadline this far (2^50 ns) away is a guest's overflow (Xen: do_set_timer_op) */
+/* CLOCK_MONOTONIC may be slewed against the TSC by up to 500 ppm (adjtimex(2)): what a timer may be early by, as a shift. */
+#define SLEW_SHIFT	10
+
+/* ---- the clock ------------------------------------------------------------------------------------------------------ */
+
+struct time_scale time_scale_from_khz(uint64_t khz)
+{
+	uint64_t hz = khz * 1000;
+	int8_t shift = 0;
+
+	/* mul = 2^32 * 10^9 / (hz * 2^shift) has to fit 32 bits, with as many of them used as can be. */
+	while (hz > 2 * NS_PER_S) {
+		hz >>= 1;
+		shift--;
+	}
+	while (hz <= NS_PER_S) {
+		hz <<= 1;
+		shift++;
+	}
+	return (struct time_scale){ .mul = ((unsigned __int128)NS_PER_S << 32) / hz, .shift = shift };
+}
+
+uint64_t time_scale_ns(struct time_scale s, uint64_t ticks)
+{
+	ticks = s.shift < 0 ? ticks >> -s.shift : ticks << s.shift;
+	return (unsigned __int128)ticks * s.mul >> 32;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static bool clock_stable(const struct vm *vm)
+{
+	return vm->host.tsc_constant && vm->tsc_khz;
+}
+
+uint64_t vm_now(const struct vm *vm)
+{
+	if (!clock_stable(vm))
+		return monotonic_ns() - vm->start_ns;
+	return time_scale_ns(time_scale_from_khz(vm->tsc_khz), __rdtsc() - vm->tsc_start);
+}
+
+/* Writes a time area in the order its version demands: odd, contents, even. */
+static void store_time(struct vcpu_time_info *to, struct vcpu_time_info t)
+{
+	__atomic_store_n(&to->version, t.version | 1, __ATOMIC_SEQ_CST);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	memcpy(&to->tsc_timestamp, &t.tsc_timestamp, sizeof t - offsetof(struct vcpu_time_info, tsc_timestamp));
+	__atomic_store_n(&to->version, t.version, __ATOMIC_SEQ_CST);
+}
+
+void xen_time_publish(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+	uint64_t khz = vm->tsc_khz ? vm->tsc_khz : NS_PER_S / 1000;
+	struct time_scale s = time_scale_from_khz(khz);
+	bool stable = clock_stable(vm);
+	uint32_t odd;
+
+	v->time = (struct vcpu_time_info){
+		.version = (v->time.version + 2) & ~1u,
+		.tsc_timestamp = stable ? vm->tsc_start : __rdtsc(),
+		.system_time = stable ? 0 : vm_now(vm),
+		.tsc_to_system_mul = s.mul,
+		.tsc_shift = s.shift,
+		.flags = stable ? XEN_PVCLOCK_TSC_STABLE_BIT : 0,
+	};
+	store_time(&atomic_load(&v->info)->time, v->time);
+	if (!v->time_va.a)
+		return;
+	/* Guest memory by address: may fail at any time, then the guest has only itself to blame. */
+	odd = v->time.version - 1;
+	if (guest_write(v, v->time_va.a, &odd, sizeof odd) == 0) {
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		guest_write(v, v->time_va.a + 4, (char *)&v->time + 4, sizeof v->time - 4);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		guest_write(v, v->time_va.a, &v->time.version, 4);
+	}
+}
+
+int xen_time_set_area(struct vcpu *v, uint64_t va)
+{
+	struct vcpu_time_info probe = { 0 };
+
+	if (va && guest_write(v, va, &probe, sizeof probe))
+		return -EFAULT;
+	v->time_va = (gva_t){ va };
+	xen_time_publish(v);
+	return 0;
+}
+
+/* Wall clock at system time 0. */
+static void publish_wallclock(struct vm *vm)
+{
+	struct shared_info *s = vm->shared;
+	struct timespec t;
+	uint64_t ns;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	ns = t.tv_sec * NS_PER_S + t.tv_nsec - vm_now(vm);
+	__atomic_store_n(&s->wc_version, s->wc_version | 1, __ATOMIC_SEQ_CST);
+	s->wc_sec = ns / NS_PER_S;
+	s->wc_sec_hi = ns / NS_PER_S >> 32;
+	s->wc_nsec = ns % NS_PER_S;
+	__atomic_store_n(&s->wc_version, s->wc_version + 1, __ATOMIC_SEQ_CST);
+}
+
+void xen_time_init(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	if (v->id == 0) {
+		if (!vm->tsc_khz) {
+			int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+
+			vm->tsc_khz = khz > 0 ? khz : 0;
+		}
+		vm->start_ns = monotonic_ns();
+		vm->tsc_start = __rdtsc();
+		publish_wallclock(vm);
+	}
+	v->period = TICK_NS;
+	v->next_period = vm_now(vm) + TICK_NS;
+	v->runstate = (struct vcpu_runstate_info){ .state = RUNSTATE_running, .state_entry_time = vm_now(vm) };
+	xen_time_publish(v);
+}
+
+/* ---- timers --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
+uint64_t xen_next_deadline(const struct vcpu *v)
+{
+	uint64_t next = earlier(v->deadline, v->poll_deadline);
+
+	/* The ticker neither wakes a vCPU that blocks (Xen: only running vCPUs get it) nor runs for nobody. */
+	if (v->period && !atomic_load(&v->blocked) && evtchn_virq_bound((struct vcpu *)v, VIRQ_TIMER))
+		next = earlier(next, v->next_period);
+	return next;
+}
+
+void xen_timer_expired(struct vcpu *v)
+{
+	bool fire = false;
+	uint64_t now;
+
+	if (!v->deadline && !v->period && clock_stable(v->vm))
+		return;
+	now = vm_now(v->vm);
+	if (v->deadline && v->deadline <= now) {
+		v->deadline = 0;
+		fire = true;
+	}
+	if (v->period && v->next_period <= now) {
+		v->next_period += (now - v->next_period) / v->period * v->period + v->period;
+		fire = true;
+	}
+	if (fire)
+		evtchn_raise_virq(v, VIRQ_TIMER);
+	if (!clock_stable(v->vm) && now - v->time.system_time >= ANCHOR_NS)
+		xen_time_publish(v);
+}
+
+static bool make_timer(struct vcpu *v)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1 };
+
+	ev._sigev_un._tid = v->tid;
+	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer)) {
+		vm_stop(v->vm, VMM_EXIT_ERROR, "no timer for vCPU %u: %s; raise the limit of pending signals (ulimit -i)", v->id,
+			strerror(errno));
+		return false;
+	}
+	v->timer_made = true;
+	return true;
+}
+
+void xen_timer_arm(struct vcpu *v)
+{
+	uint64_t next = xen_next_deadline(v), now, left;
+	struct itimerspec it = { 0 };
+
+	if (!next)
+		return;
+	now = vm_now(v->vm);
+	if (v->armed > now && v->armed <= next)
+		return;
+	if (!v->timer_made && !make_timer(v))
+		return;
+	left = next > now ? next - now : 1;
+	v->armed = next - (left >> SLEW_SHIFT);		/* until then it cannot have fired */
+	it.it_value.tv_sec = left / NS_PER_S;
+	it.it_value.tv_nsec = left % NS_PER_S;
+	timer_settime(v->timer, 0, &it, NULL);
+}
+
+void xen_timer_set(struct vcpu *v, uint64_t ns)
+{
+	v->deadline = ns;
+	xen_timer_expired(v);
+}
+
+void xen_timer_set_period(struct vcpu *v, uint64_t ns)
+{
+	v->period = ns;
+	v->next_period = vm_now(v->vm) + ns;
+}
+
+/* set_timer_op(deadline): 0 stops the timer. */
+long xen_set_timer_op(struct vcpu *v, const uint64_t a[6])
+{
+	uint64_t at = a[0], now = vm_now(v->vm);
+
+	if (at && ((int64_t)at < 0 || (at > now && (at - now) >> STALE_SHIFT)))
+		at = now + NS_PER_S / 10;
+	xen_timer_set(v, at);
+	return 0;
+}
+
+/* ---- runstate --------------------------------------------------------------------------------------------------------- */
+
+struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v)
+{
+	struct vcpu_runstate_info r = v->runstate;
+	uint64_t now = vm_now(v->vm);
+
+	if (now > r.state_entry_time)
+		r.time[r.state] += now - r.state_entry_time;
+	r.state_entry_time = now;
+	return r;
+}
+
+static int publish_runstate(struct vcpu *v)
+{
+	const uint64_t at = v->runstate_va.a + offsetof(struct vcpu_runstate_info, state_entry_time);
+	struct vcpu_runstate_info r = v->runstate;
+
+	if (!(v->vm_assist & 1u << VMASST_TYPE_runstate_update_flag))
+		return guest_write(v, v->runstate_va.a, &r, sizeof r);
+	r.state_entry_time |= XEN_RUNSTATE_UPDATE;
+	if (guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time))
+		return -EFAULT;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (guest_write(v, v->runstate_va.a, &r, sizeof r))
+		return -EFAULT;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	r.state_entry_time &= ~XEN_RUNSTATE_UPDATE;
+	return guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time);
+}
+
+void xen_runstate(struct vcpu *v, int state)
+{
+	v->runstate = xen_runstate_now(v);
+	v->runstate.state = state;
+	if (v->runstate_va.a)
+		publish_runstate(v);
+}
+
+int xen_runstate_set_area(struct vcpu *v, uint64_t va)
+{
+	gva_t old = v->runstate_va;
+
+	v->runstate_va = (gva_t){ va };
+	if (va && publish_runstate(v)) {
+		v->runstate_va = old;
+		return -EFAULT;
+	}
+	return 0;
+}
