@@ -80,7 +80,9 @@ struct vcpu {
 	uint64_t cr0, cr4;		/* as the guest sees them */
 	uint64_t xcr0;
 	uint64_t debugreg[8];
-	unsigned iopl;
+	unsigned iopl;			/* 0-3 */
+	gva_t iobmp;			/* I/O permission bitmap, in the kernel space ... */
+	unsigned iobmp_ports;		/* ... covers so many ports; 0: none */
 	struct trap_info traps[256];
 	uint64_t callback[CALLBACK_MAX];
 	bool callback_mask[CALLBACK_MAX];	/* CALLBACKF_mask_events */
@@ -108,6 +110,8 @@ struct vcpu {
 	uint64_t deadline;		/* system time in ns of the single-shot timer, 0: none */
 	uint64_t poll_deadline;
 	uint64_t period, next_period;	/* ns */
+	uint64_t armed;			/* system time before which `timer` cannot fire, 0: not set */
+	struct vcpu_time_info time;	/* as last published */
 	bool up;
 
 	/* the monitor's side */
@@ -243,6 +247,8 @@ enum emulated emulate_forced(struct vcpu *v);
 /* ---- cpuid.c ------------------------------------------------------------------------------------------------------------ */
 int cpuid_build(struct vm *vm);
 void cpuid_read(struct vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+/* The XCR0 bits the guest may set; 0: no XSAVE. */
+uint64_t cpuid_xcr0(struct vm *vm);
 
 /* ---- xen_*.c: the PV ABI ------------------------------------------------------------------------------------------------- */
 void xen_hypercall(struct vcpu *v);
@@ -289,6 +295,8 @@ void console_finish(struct vm *vm);		/* vCPUs have ended: drains, joins, restore
 void console_free(struct vm *vm);		/* after the last console_expect_met() */
 /* The shared xencons_interface page in guest RAM, unused so far. NULL: its memory goes away (the domain is built again). */
 void console_set_ring(struct vm *vm, void *ring_page);
+/* Waits, a second at most, until what the guest has printed is on stdout. Any thread but the I/O thread. */
+void console_flush(struct vm *vm);
 void console_kick(struct vm *vm);		/* the guest rang the console port. Any thread */
 void console_write(struct vm *vm, const char *bytes, size_t n);	/* console_io write. Any thread */
 size_t console_read(struct vm *vm, char *bytes, size_t max);	/* console_io read. Any thread */
