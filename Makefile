@@ -46,7 +46,7 @@ $(B)/%.a:
 UMBRA_CACHE ?= cache
 INITRD   := $(B)/initrd.cpio.gz
 # umbra's arguments; $(1): build folder, $(2): cache
-run_args = run -k $(2)/vmlinuz -i $(1)/initrd.cpio.gz -p "umbra.run=$(or $(RUN),selftest)" --stats $(1)/run.json --table \
+run_args = run -k $(2)/vmlinuz -i $(1)/initrd.cpio.gz -p "umbra.run=$(or $(RUN),selftest)" --stats $(1)/run.json \
 	$(if $(filter shell,$(RUN)),,--expect '^UMBRA-RESULT ok')
 export UMBRA_CACHE := $(abspath $(UMBRA_CACHE))
 export UMBRA_BUILD := $(abspath $(B))
