@@ -61,8 +61,10 @@ static void symbols_finish(struct symbols *s)
 {
 	size_t kept = 0, i = 0;
 
+	if (!s->count)
+		return;
 	qsort(s->table, s->count, sizeof(*s->table), compare);
-	if (s->count && s->table[s->count - 1].addr >= UPPER_HALF)
+	if (s->table[s->count - 1].addr >= UPPER_HALF)
 		while (s->table[i].addr < UPPER_HALF)
 			i++;
 	for (; i < s->count; i++)
