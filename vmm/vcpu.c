@@ -37,6 +37,10 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	v->l4[MMU_KERNEL] = v->l4[MMU_USER] = MMU_NO_GFN;
 	v->cr0 = 0x80050033;
 	v->cr4 = 0x620;
+	if (cpuid_xcr0(vm)) {	/* the guest finds XSAVE on, as under Xen; XCR0 as after a reset */
+		v->cr4 |= 0x40000;
+		v->xcr0 = 1;
+	}
 	v->debugreg[6] = 0xffff0ff0;
 	v->debugreg[7] = 0x400;
 	v->info = &vm->shared->vcpu_info[id % XEN_LEGACY_MAX_VCPUS];
@@ -66,6 +70,8 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 
 void vcpu_fini(struct vcpu *v)
 {
+	if (v->timer_made)
+		timer_delete(v->timer);
 	if (v->mmu)
 		mmu_cpu_destroy(v->mmu);
 	if (v->run && v->run != MAP_FAILED)

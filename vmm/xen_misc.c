@@ -132,6 +132,7 @@ long xen_console_io(struct vcpu *v, const uint64_t a[6])
 
 long xen_physdev_op(struct vcpu *v, const uint64_t a[6])
 {
+	struct physdev_set_iobitmap map;
 	struct physdev_set_iopl iopl;
 
 	switch (a[0]) {
@@ -143,7 +144,13 @@ long xen_physdev_op(struct vcpu *v, const uint64_t a[6])
 		v->iopl = iopl.iopl;
 		return 0;
 	case PHYSDEVOP_set_iobitmap:
-		return 0;	/* no port of this machine does anything: nothing to grant */
+		if (guest_get(v, a[1], &map))
+			return -EFAULT;
+		if (map.nr_ports > 65536)
+			return -EINVAL;
+		v->iobmp = (gva_t){ (uintptr_t)map.bitmap.p };
+		v->iobmp_ports = map.nr_ports;
+		return 0;
 	default:
 		return -ENOSYS;
 	}

@@ -145,8 +145,6 @@ void xen_time_init(struct vcpu *v)
 
 			vm->tsc_khz = khz > 0 ? khz : 0;
 		}
-		vm->start_ns = monotonic_ns();
-		vm->tsc_start = __rdtsc();
 		publish_wallclock(vm);
 	}
 	v->period = TICK_NS;
