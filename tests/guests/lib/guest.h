@@ -101,9 +101,8 @@ enum { VEC_EVENT = 256, VEC_FAILSAFE, VEC_SYSCALL, VEC_SYSCALL32, NR_VECTORS };
 #define GATE_NOBODY		0x6f	/* int N gates: DPL 0 */
 #define GATE_KERNEL_ONLY	0x70	/* DPL 1 */
 #define GATE_USER		0x71	/* DPL 3 */
-#define GATE_USER_EXIT		0x72	/* DPL 3, how user code comes back to user_run() */
-#define GATE_LINUX		0x80	/* DPL 3 */
 #define GATE_MASKS		0x73	/* DPL 3, disables events on entry */
+#define GATE_EXIT		0x80	/* DPL 3, how user code comes back to user_run() */
 
 #define RFLAGS_TF	(1ul << 8)
 #define RFLAGS_IF	(1ul << 9)
@@ -186,7 +185,7 @@ extern uint64_t *user_root;
 
 /* ---- user mode ---------------------------------------------------------------------------------------------------------- */
 
-#define USER_CODE	0x0000000000400000ul	/* user.S, mapped in both roots; below 4 GiB for compat code */
+#define USER_CODE	0x0000000000400000ul	/* user_code.S, mapped in both roots; below 4 GiB for compat code */
 #define USER_DATA	0x0000000000500000ul	/* two data pages in both roots, the second one the stack */
 #define USER_STACK_TOP	(USER_DATA + 0x2000)
 void user_init(void);
@@ -195,8 +194,14 @@ void user_init(void);
 int user_run(struct regs *regs);
 /* The same from scratch: rip = address of `code` in the user mapping. */
 int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi);
+/* The same for 32-bit code. */
+int user32_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi);
+extern uint64_t iret_flags;		/* iret_context.flags of every iret: 0 or VGCF_in_syscall */
 extern uint8_t *user_data;		/* kernel's own mapping of the data pages */
 uint64_t user_address(const char *code);
+
+/* Remaps a pool page: flags are PTE_DATA or PTE_RO_DATA. */
+void page_protect(void *page, uint64_t flags);
 
 /* ---- misc ----------------------------------------------------------------------------------------------------------------- */
 

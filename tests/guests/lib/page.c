@@ -69,7 +69,7 @@ void page_free(void *page)
 	freed[nr_freed++] = (uint16_t)((PTR(page) - PTR(pool)) >> 12);
 }
 
-static void page_protect(void *page, uint64_t flags)
+void page_protect(void *page, uint64_t flags)
 {
 	long r = update_va(PTR(page), pte_make(va_to_mfn(page), flags), UVMF_INVLPG);
 

@@ -156,7 +156,7 @@ void traps_init(void)
 	long r;
 
 	for (unsigned v = 0; v < 256; v++) {
-		bool user = v == 3 || v == 4 || v == GATE_USER || v == GATE_USER_EXIT || v == GATE_LINUX || v == GATE_MASKS;
+		bool user = v == 3 || v == 4 || v == GATE_USER || v == GATE_EXIT || v == GATE_MASKS;
 
 		if (v == 2 || v == 15)
 			continue;

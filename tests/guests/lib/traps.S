@@ -93,7 +93,7 @@ trap_return:
 	popq	%rsi
 	popq	%rdi
 	addq	$16, %rsp
-	pushq	$0				# iret_context.flags
+	pushq	iret_flags(%rip)
 #ifdef HYPERCALL_BY_PAGE
 	jmp	hypercall_page + __HYPERVISOR_iret * 32
 #else
@@ -150,7 +150,9 @@ probe_fetch_fault:
 	.balign	8
 user_kernel_rsp:
 	.quad	0
-	.globl	probe_fetch_rsp
+	.globl	probe_fetch_rsp, iret_flags
+iret_flags:
+	.quad	0
 probe_fetch_rsp:
 	.quad	0
 	.section .note.GNU-stack, "", @progbits

@@ -33,6 +33,7 @@ void user_init(void)
 
 	if (user_root)
 		return;
+	hcall2(vm_assist, VMASST_CMD_enable, VMASST_TYPE_m2p_strict);	/* Xen shows it to user mode otherwise */
 	user_root = table_alloc();
 	r = mmuext(MMUEXT_PIN_L4_TABLE, va_to_mfn(user_root), 0);
 	if (!r)
@@ -58,15 +59,25 @@ int user_run(struct regs *regs)
 	return (int)regs->vector;
 }
 
-int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
+static int user_start(struct regs *regs, const char *code, uint16_t cs, uint64_t rdi, uint64_t rsi)
 {
 	memset(regs, 0, sizeof(*regs));
 	regs->rip = user_address(code);
-	regs->cs = FLAT_USER_CS64;
+	regs->cs = cs;
 	regs->ss = FLAT_USER_SS64;
 	regs->rsp = USER_STACK_TOP;
 	regs->rflags = RFLAGS_IF | 2;
 	regs->rdi = rdi;
 	regs->rsi = rsi;
 	return user_run(regs);
+}
+
+int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
+{
+	return user_start(regs, code, FLAT_USER_CS64, rdi, rsi);
+}
+
+int user32_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
+{
+	return user_start(regs, code, FLAT_USER_CS32, rdi, rsi);
 }

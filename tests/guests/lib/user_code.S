@@ -1,5 +1,5 @@
 /*
- * user.S - what runs in user mode. Copied nowhere: its frames are mapped at USER_CODE, so everything is relative.
+ * user_code.S - what runs in user mode. Copied nowhere: its frames are mapped at USER_CODE, so everything is relative.
  */
 	.section .user_text, "ax"
 	.globl	user_text
@@ -15,29 +15,24 @@ user_text:
 	entry	user_syscall			# rdi in rax; the callback sees rcx = next rip, r11 = rflags
 	movq	%rdi, %rax
 	syscall
-	entry	user_after_syscall
-	int	$0x72
+	.globl	user_after_syscall
+user_after_syscall:
+	int	$0x80
 	entry	user_read			# rdi: address
 	movq	(%rdi), %rax
-	entry	user_read_end
-	int	$0x72
+	int	$0x80
 	entry	user_write			# rdi: address, rsi: value
 	movq	%rsi, (%rdi)
-	int	$0x72
+	int	$0x80
 	entry	user_jump			# rdi: address
 	jmp	*%rdi
 	entry	user_exit
-	int	$0x72
+	int	$0x80
 	entry	user_int_kernel_gate
 	int	$0x70
-	entry	user_int80
-	movl	$0x1234, %eax
-	int	$0x80
-	entry	user_int80_end
 	entry	user_int3
 	int3
-	entry	user_int3_end
-	int	$0x72
+	int	$0x80
 	entry	user_masks
 	int	$0x73
 	entry	user_privileged			# rdi: which
@@ -57,23 +52,23 @@ user_text:
 	je	7f
 	cmpl	$7, %edi
 	je	8f
-	int	$0x72
+	int	$0x80
 1:	hlt
-	int	$0x72
+	int	$0x80
 2:	cli
-	int	$0x72
+	int	$0x80
 3:	movq	%cr3, %rax
-	int	$0x72
+	int	$0x80
 4:	rdmsr
-	int	$0x72
+	int	$0x80
 5:	inb	$0x80, %al
-	int	$0x72
+	int	$0x80
 6:	movq	%rax, %dr7
-	int	$0x72
+	int	$0x80
 7:	invlpg	(%rsi)
-	int	$0x72
+	int	$0x80
 8:	lgdt	(%rsi)
-	int	$0x72
+	int	$0x80
 	entry	user_ud2
 	ud2
 	entry	user_divide
@@ -81,21 +76,18 @@ user_text:
 	movl	$1, %eax
 	xorl	%ecx, %ecx
 	divl	%ecx
-	entry	user_step			# three instructions to step over
+	entry	user_step			# two instructions to step over
 	nop
-	nop
-	nop
-	entry	user_step_end
-	int	$0x72
+	xchgq	%rax, %rbx
+	int	$0x80
 	entry	user_gs				# rax = gs:0, rdx = fs:0
 	movq	%gs:0, %rax
 	movq	%fs:0, %rdx
-	int	$0x72
+	int	$0x80
 	entry	user_load_fs			# rdi: selector; rax = the dword at fs:0
 	movl	%edi, %fs
-	entry	user_load_fs_loaded
 	movl	%fs:0, %eax
-	int	$0x72
+	int	$0x80
 	entry	user_spin			# until an event takes the vCPU away
 	incq	%rbx
 	jmp	user_spin
@@ -115,24 +107,26 @@ user_text:
 	movq	$13, %r13
 	movq	$14, %r14
 	movq	$15, %r15
-	int	$0x72
+	int	$0x80
 
 	.code32
 	entry	user32_int80			# eax comes in edi
 	movl	%edi, %eax
 	int	$0x80
-	entry	user32_int80_end
+	.globl	user32_int80_end
+user32_int80_end:
 	entry	user32_gp
 	hlt
 	entry	user32_data			# eax = ds:(rdi), the ds selector in esi
 	pushl	%ds
 	movl	%esi, %ds
-	entry	user32_data_loaded
 	movl	(%edi), %eax
 	popl	%ds
 	int	$0x80
 	entry	user32_int3
 	int3
-	entry	user32_int3_end
+	entry	user32_syscall
+	syscall
+	int	$0x80
 	.code64
 	.section .note.GNU-stack, "", @progbits
