@@ -105,10 +105,19 @@ static void load_gs_selector(struct vcpu *v)
 	struct kvm_segment *gs = &v->run->s.regs.sregs.gs;
 	unsigned sel = v->gs_selector & 0xffff;
 
-	*gs = (struct kvm_segment){ .selector = sel, .base = v->gs_base[v->mode], .limit = ~0u, .type = 3, .dpl = 3,
-				    .present = 1, .s = 1, .db = 1, .g = 1, .unusable = sel < 4 };
-	v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 	v->gs_selector = -1;
+	if (gs->selector == sel)
+		return;
+	*gs = (struct kvm_segment){ .selector = sel, .limit = ~0u, .type = 3, .dpl = 3, .present = 1, .s = 1, .db = 1,
+				    .g = 1 };
+	v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+}
+
+/* SREGS carry the bases too and are loaded by KVM_RUN, after the MSRs. */
+static void bases_into_sregs(struct vcpu *v)
+{
+	v->run->s.regs.sregs.fs.base = v->fs_base;
+	v->run->s.regs.sregs.gs.base = v->gs_base[v->mode];
 }
 
 /* Lays out the frame and picks the stub. */
@@ -152,6 +161,8 @@ static void prepare(struct vcpu *v)
 	out->rip = GATE_VA + stub;
 	out->rflags = RFLAGS_FIXED;
 	run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS)
+		bases_into_sregs(v);
 	if (v->need_bases)
 		load_bases(v);
 }
@@ -338,6 +349,8 @@ static void kick_round(struct vcpu *v, struct gate_exit *e)
 			.rsi = VCPU_AREA_VA(v->id) + AREA_KICKS * 4096, .rcx = v->nr_kicks,
 		};
 		r->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+		if (r->kvm_dirty_regs & KVM_SYNC_X86_SREGS)
+			bases_into_sregs(v);
 	} while (run(v) == EINTR && !atomic_load(&v->vm->stop));
 	/* Not from_exit(): the guest did not run, and GS may still be that of the mode before. */
 	if (r->exit_reason == KVM_EXIT_IO && r->io.size == 4 && r->io.port == GATE_PORT_KICKED)

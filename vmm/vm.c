@@ -53,7 +53,9 @@ void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...)
 		vsnprintf(vm->end_reason, sizeof vm->end_reason, fmt, ap);
 		va_end(ap);
 		vm->exit_code = exit_code;
+		vm->end_ns = vm_now(vm);
 		atomic_store(&vm->stop, true);
+		console_kick(vm);
 		for (unsigned i = 0; i < vm->nr_vcpus; i++)
 			vcpu_wake(&vm->vcpus[i]);
 	}
@@ -219,6 +221,7 @@ static void machine_destroy(struct vm *vm)
 		munmap(vm->ram, vm->ram_frames << 12);
 	if (vm->mon && vm->mon != MAP_FAILED)
 		munmap(vm->mon, vm->mon_frames << 12);
+	console_free(vm);
 	free(vm->marks);
 	free(vm->dump);
 }
@@ -271,14 +274,14 @@ static int run_once(const struct vmm_config *config, bool *again)
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
-	r = domain_build(&vm);
-	if (r) {
-		code = VMM_EXIT_ERROR;
-		goto out;
-	}
 	r = console_start(&vm);
 	if (r) {
 		fprintf(stderr, "umbra: console: %s\n", strerror(-r));
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
+	r = domain_build(&vm);
+	if (r) {
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
@@ -291,7 +294,8 @@ static int run_once(const struct vmm_config *config, bool *again)
 			dump_vcpu(&vm.vcpus[i], stderr);
 	*again = vm.reboot && !config->on_reboot_exit;
 	code = *again ? VMM_EXIT_OK : verdict(&vm);
-	fprintf(stderr, "umbra: %s\n", vm.end_reason);
+	if (!config->quiet || code)
+		fprintf(stderr, "umbra: %s\n", vm.end_reason);
 	if (config->table && !*again)
 		stats_print_table(&vm, stderr);
 	if (config->stats && !*again) {
@@ -299,11 +303,12 @@ static int run_once(const struct vmm_config *config, bool *again)
 		if (r) {
 			fprintf(stderr, "umbra: %s: %s\n", config->stats, strerror(-r));
 			code = code ? code : VMM_EXIT_ERROR;
-		} else {
+		} else if (!config->quiet) {
 			fprintf(stderr, "umbra: counters are in %s\n", config->stats);
 		}
 	}
 out:
+	console_finish(&vm);
 	machine_destroy(&vm);
 	return code;
 }
