@@ -202,15 +202,15 @@ static void upper_fresh(struct vm *vm, struct changed *c)
 	upper_change(vm, c, F_LEAF_FRESH);
 }
 
-/* Lets KVM see `table` (an L2 table) at VA_TEST_ALT with set C below it, then takes it out of the tree again. */
-static void other_show(struct vm *vm, unsigned int table)
+/* Lets KVM see F_L2_OTHER at VA_TEST_ALT with set C below it, then takes it out of the tree again. */
+static void recycled_prepare(struct vm *vm)
 {
 	struct changed c = { .entries.n = 0 };
 	uint64_t result[PAGES];
 
 	leaf_fill(vm, F_LEAF_OTHER, F_SET_C, USER_RW);
-	upper_link(vm, table, F_LEAF_OTHER);
-	vm_entry(vm, F_L3_USER, VA_TEST_ALT >> 30, table, USER_RW);
+	upper_link(vm, F_L2_OTHER, F_LEAF_OTHER);
+	vm_entry(vm, F_L3_USER, VA_TEST_ALT >> 30, F_L2_OTHER, USER_RW);
 	for (unsigned int i = 0; i < PAGES; i++)
 		list_add(&c.pages, VA_TEST_ALT + i / PER_TABLE * 512 * PAGE + i % PER_TABLE * PAGE);
 	cpu_touch(vm, &vm->cpu[0], &c.pages, false, result);
@@ -220,11 +220,6 @@ static void other_show(struct vm *vm, unsigned int table)
 	vm_entry(vm, F_L3_USER, VA_TEST_ALT >> 30, NO_FRAME, 0);
 	list_add(&c.entries, VA_LINEAR(F_L3_USER, (VA_TEST_ALT >> 30) * 8));
 	kick_run(vm, &vm->cpu[0], &kick_entries, &c);
-}
-
-static void recycled_prepare(struct vm *vm)
-{
-	other_show(vm, F_L2_OTHER);
 }
 
 static void recycled_add(struct changed *c, unsigned int table)
