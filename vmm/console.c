@@ -67,8 +67,7 @@ struct console {
 };
 
 /* For the handler of the signals that end the run; one VM per process. */
-static volatile sig_atomic_t end_signal;
-static volatile sig_atomic_t end_signal_fd = -1;
+static atomic_int end_signal, end_signal_fd = -1;
 static const int end_signals[] = { SIGINT, SIGTERM, SIGHUP };
 static struct sigaction end_signal_old[3];
 

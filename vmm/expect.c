@@ -14,7 +14,7 @@ struct expect {
 	atomic_bool met;
 	bool unsettled;			/* the unfinished line has grown since it was looked at */
 	size_t len;
-	char line[EXPECT_LINE_MAX];
+	char line[EXPECT_LINE_MAX + 1];
 };
 
 int expect_create(const char *regex, struct expect **out, char *why, size_t why_size)
@@ -47,11 +47,13 @@ void expect_destroy(struct expect *e)
 
 static void match_line(struct expect *e)
 {
-	/* The guest may print NULs, so the length is given: REG_STARTEND, a BSD extension that glibc has. */
+	/* The guest may print NULs, so the length is given: REG_STARTEND, a BSD extension that glibc has. AddressSanitizer
+	 * does not know it and looks for a NUL. */
 	regmatch_t range = { .rm_so = 0, .rm_eo = e->len };
 
 	while (range.rm_eo && e->line[range.rm_eo - 1] == '\r')
 		range.rm_eo--;
+	e->line[e->len] = 0;
 	e->unsettled = false;
 	if (!regexec(&e->regex, e->line, 1, &range, REG_STARTEND))
 		atomic_store_explicit(&e->met, true, memory_order_release);
