@@ -1,7 +1,7 @@
 #!/bin/bash
 # The scripts around the build: fetch-kernel, deps, make install.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 
 build=${UMBRA_BUILD:-$PWD/build} cache=${UMBRA_CACHE:-$PWD/cache}
 tmp=$(mktemp -d)

@@ -2,7 +2,7 @@
 # The workload itself: passes natively, and under plain QEMU emulation, with one digest. A guest of umbra whose digest
 # differs is umbra's fault then, not the workload's.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 
 build=${UMBRA_BUILD:-build} cache=${UMBRA_CACHE:-cache}
 tmp=$(mktemp -d)
