@@ -71,9 +71,10 @@ extern uint64_t start_rsp, start_rflags;	/* as the domain builder left them */
 extern struct shared_info *shared_info;		/* mapped by guest_main() */
 extern char image_start[], image_end[], virt_base[];
 
+extern struct vcpu_info *vcpu_info_at;		/* where VCPUOP_register_vcpu_info moved it; NULL: not */
 static inline struct vcpu_info *this_vcpu(void)
 {
-	return &shared_info->vcpu_info[0];
+	return vcpu_info_at ? vcpu_info_at : &shared_info->vcpu_info[0];
 }
 
 /* ---- hypercalls ------------------------------------------------------------------------------------------------------- */

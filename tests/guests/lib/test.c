@@ -5,6 +5,7 @@
 #include "lib/print.h"
 
 struct shared_info *shared_info;
+struct vcpu_info *vcpu_info_at;
 static uint8_t shared_info_page[4096] __attribute__((aligned(4096)));
 
 extern const struct guest_test tests_start[], tests_end[];
