@@ -477,6 +477,8 @@ int console_start(struct vm *vm)
 	open_output(c);
 	install_end_signals(c->wake_fd);
 	c->tty = !tty_open(STDIN_FILENO);
+	if (c->tty)
+		tty_claim();	/* before anything is printed */
 	r = start_thread(c);
 	if (r)
 		goto restore;
