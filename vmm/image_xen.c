@@ -141,7 +141,7 @@ bad_size:
 
 /*
  * The notes in [offset, offset + size) of the file. Everything is aligned to 4 bytes, whatever the segment's alignment
- * says: Xen reads them so. A note that runs out of its segment ends it.
+ * says, and a name may be padded: Xen reads them so. A note that runs out of its segment ends it.
  */
 static int parse_notes(struct image *img, uint64_t offset, uint64_t size, unsigned *count, struct image_error *err)
 {
@@ -156,7 +156,7 @@ static int parse_notes(struct image *img, uint64_t offset, uint64_t size, unsign
 		if (!image_inside(desc, descsz, size))
 			return 0;
 		++*count;
-		if (namesz == sizeof("Xen") && !memcmp(p + name, "Xen", sizeof("Xen"))) {
+		if (desc - name >= sizeof("Xen") && !memcmp(p + name, "Xen", sizeof("Xen"))) {
 			img->xen.source = IMAGE_PV_NOTES;
 			ret = parse_note(img, type, p + desc, descsz, err);
 			if (ret)

@@ -101,6 +101,14 @@ static void test_segment_choice(void **state)
 	must_fail(&b, ENOEXEC, "without loadable segments");
 	blob_free(&b);
 
+	b = make_elf(&(struct make_elf){ .segments = s });
+	memset(b.p + sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_filesz), 0, 16);	/* and p_memsz: nothing in it */
+	img = must_open(&b);
+	assert_int_equal(img->nr_segments, 1);
+	assert_int_equal(img->pa_start, 2 << 20);
+	image_close(img);
+	blob_free(&b);
+
 	for (unsigned i = 0; i < IMAGE_MAX_SEGMENTS; i++)
 		many[i] = (struct make_segment){ i << 12, i << 12, 8, 8 };
 	b = make_elf(&(struct make_elf){ .segments = many });
@@ -266,6 +274,63 @@ static void test_bad_notes(void **state)
 	}
 }
 
+/* One note at the very end of the file and of its segment: with its last padding, without, and cut. */
+static void test_note_at_the_end(void **state)
+{
+	static const struct make_note notes[] = { { NULL, XEN_ELFNOTE_GUEST_OS, "linux", 0, 5 }, { 0 } };
+	const unsigned whole = sizeof(Elf64_Nhdr) + 4 + 8;
+
+	for (unsigned size = 0; size <= whole; size++) {
+		struct blob note = { 0 }, b = make_elf(&(struct make_elf){ .segments = one_segment, .notes = notes });
+		Elf64_Phdr ph;
+		struct image *img;
+
+		make_notes(&note, notes);
+		assert_int_equal(note.n, whole);
+		memset(b.p + offsetof(Elf64_Ehdr, e_shoff), 0, 8);
+		memset(b.p + offsetof(Elf64_Ehdr, e_shnum), 0, 2);
+		memcpy(&ph, b.p + sizeof(Elf64_Ehdr) + sizeof(ph), sizeof(ph));
+		assert_int_equal(ph.p_type, PT_NOTE);
+		ph.p_offset = blob_add(&b, note.p, size);
+		ph.p_filesz = size;
+		memcpy(b.p + sizeof(Elf64_Ehdr) + sizeof(ph), &ph, sizeof(ph));
+		img = must_open(&b);
+		if (size >= whole - 3) {	/* 5 bytes of 8 */
+			assert_int_equal(img->xen.source, IMAGE_PV_NOTES);
+			assert_string_equal(img->xen.guest_os, "linux");
+		} else {
+			assert_int_equal(img->xen.source, IMAGE_PV_NONE);
+		}
+		image_close(img);
+		blob_free(&note);
+		blob_free(&b);
+	}
+}
+
+/* libelf compares names up to their NUL: the length may count padding, or leave out the NUL. */
+static void test_note_name_length(void **state)
+{
+	static const struct make_note notes[] = { { NULL, XEN_ELFNOTE_VIRT_BASE, NULL, 1 << 20, 8 }, { 0 } };
+	static const struct {
+		uint32_t namesz;
+		enum image_pv source;
+	} cases[] = { { 4, IMAGE_PV_NOTES }, { 3, IMAGE_PV_NOTES }, { 1, IMAGE_PV_NOTES }, { 0, IMAGE_PV_NONE } };
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct blob b = make_elf(&(struct make_elf){ .segments = one_segment, .notes = notes });
+		struct image *img;
+		Elf64_Phdr ph;
+
+		memcpy(&ph, b.p + sizeof(Elf64_Ehdr) + sizeof(ph), sizeof(ph));
+		memcpy(b.p + ph.p_offset, &cases[i].namesz, 4);
+		img = must_open(&b);
+		assert_int_equal(img->xen.source, cases[i].source);
+		assert_int_equal(img->xen.virt_base, cases[i].source == IMAGE_PV_NOTES ? 1 << 20 : 0);
+		image_close(img);
+		blob_free(&b);
+	}
+}
+
 /* ---- __xen_guest ------------------------------------------------------------------------------------------------- */
 
 static const struct make_segment upper_segment[] = { { 0, 0xffffffff80100000, 64, 0x1000 }, { 0 } };
@@ -320,6 +385,22 @@ static void test_guest_section_wins_only_without_notes(void **state)
 
 	assert_int_equal(img->xen.source, IMAGE_PV_NOTES);
 	assert_int_equal(img->xen.virt_base, 0x1000);
+	image_close(img);
+	blob_free(&b);
+}
+
+/* A file of debug information only: the section has a size, but its bytes are elsewhere. */
+static void test_guest_section_without_bytes(void **state)
+{
+	struct blob b = make_elf(&(struct make_elf){ .segments = one_segment, .guest_section = "VIRT_BASE=0x1000" });
+	uint32_t nobits = SHT_NOBITS;
+	struct image *img;
+	Elf64_Ehdr eh;
+
+	memcpy(&eh, b.p, sizeof(eh));
+	memcpy(b.p + eh.e_shoff + sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, sh_type), &nobits, sizeof(nobits));
+	img = must_open(&b);
+	assert_int_equal(img->xen.source, IMAGE_PV_NONE);
 	image_close(img);
 	blob_free(&b);
 }
@@ -432,7 +513,10 @@ int main(void)
 		cmocka_unit_test(test_all_notes),
 		cmocka_unit_test(test_note_defaults),
 		cmocka_unit_test(test_bad_notes),
+		cmocka_unit_test(test_note_at_the_end),
+		cmocka_unit_test(test_note_name_length),
 		cmocka_unit_test(test_guest_section),
+		cmocka_unit_test(test_guest_section_without_bytes),
 		cmocka_unit_test(test_guest_section_wins_only_without_notes),
 		cmocka_unit_test(test_bad_guest_section),
 		cmocka_unit_test(test_check_pv),
