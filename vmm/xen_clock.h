@@ -6,7 +6,7 @@
 
 #include "vmm/vm.h"
 
-/* ---- xen_time.c. All on the vCPU's own thread, or before it exists ------------------------------------------------ */
+/* ---- time_scale.c. Any thread ---------------------------------------------------------------------------------- */
 
 /* TSC ticks to ns as the guest computes it: ns = ((ticks << shift) * mul) >> 32, shift right if negative. */
 struct time_scale {
@@ -16,6 +16,8 @@ struct time_scale {
 /* khz > 0. */
 struct time_scale time_scale_from_khz(uint64_t khz);
 uint64_t time_scale_ns(struct time_scale s, uint64_t ticks);
+
+/* ---- xen_time.c. All on the vCPU's own thread, or before it exists ------------------------------------------------ */
 
 /* The single-shot timer fires at `ns` (system time; past: at once). 0: stopped. */
 void xen_timer_set(struct vcpu *v, uint64_t ns);

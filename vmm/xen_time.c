@@ -27,29 +27,6 @@
 
 /* ---- the clock ------------------------------------------------------------------------------------------------------ */
 
-struct time_scale time_scale_from_khz(uint64_t khz)
-{
-	uint64_t hz = khz * 1000;
-	int8_t shift = 0;
-
-	/* mul = 2^32 * 10^9 / (hz * 2^shift) has to fit 32 bits, with as many of them used as can be. */
-	while (hz > 2 * NS_PER_S) {
-		hz >>= 1;
-		shift--;
-	}
-	while (hz <= NS_PER_S) {
-		hz <<= 1;
-		shift++;
-	}
-	return (struct time_scale){ .mul = ((unsigned __int128)NS_PER_S << 32) / hz, .shift = shift };
-}
-
-uint64_t time_scale_ns(struct time_scale s, uint64_t ticks)
-{
-	ticks = s.shift < 0 ? ticks >> -s.shift : ticks << s.shift;
-	return (unsigned __int128)ticks * s.mul >> 32;
-}
-
 static uint64_t monotonic_ns(void)
 {
 	struct timespec t;

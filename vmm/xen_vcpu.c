@@ -1,6 +1,5 @@
 /* xen_vcpu.c - vcpu_op: a vCPU's state, timers and shared memory areas (xen/vcpu.h; as xen/common/domain.c). */
 #include <errno.h>
-#include <string.h>
 
 #include "vmm/xen_clock.h"
 
@@ -25,7 +24,9 @@ static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_i
 	new = guest_phys(vm, (a->mfn << 12) + a->offset, sizeof *new);
 	if (!new)
 		return -EINVAL;
-	memcpy(new, old, sizeof *new);
+	/* All but what other threads write: that is set below. */
+	new->evtchn_upcall_mask = old->evtchn_upcall_mask;
+	new->arch = old->arch;
 	mmu_mark_dirty(vm->mmu, (gfn_t){ a->mfn });
 	atomic_store(&o->info, new);
 	xen_time_publish(o);
