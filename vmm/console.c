@@ -36,7 +36,6 @@
 #define SETTLE_MS	10		/* pause in the output after which an unfinished line is matched */
 #define BACKGROUND_MS	500		/* how often a background process looks whether it may read the terminal */
 #define HURRY_NS	2000000000ll	/* what stdout is given to take the rest when the run was cut short */
-#define FLUSH_S		1		/* what it is given by console_flush() */
 
 struct console {
 	struct vm *vm;
@@ -46,7 +45,7 @@ struct console {
 	bool out_is_socket;
 
 	pthread_mutex_t lock;		/* of the following */
-	pthread_cond_t progress;	/* out_len became smaller, a flush was done, or the run ends */
+	pthread_cond_t progress;	/* out_len became smaller, or the run ends */
 	struct xencons ring;
 	char out[OUT_SIZE];		/* console_io output that the thread has not taken yet */
 	size_t out_len;
@@ -55,7 +54,6 @@ struct console {
 	bool io_input;			/* input is for console_io */
 	bool ring_blamed;		/* the guest's ring index made no sense; it was said once */
 	bool finishing;			/* all output is there: write it, then end */
-	unsigned flush_asked, flush_done;	/* console_flush() */
 
 	/* the thread's own */
 	char tx[TX_SIZE];
@@ -191,12 +189,8 @@ static bool out_writable(const struct console *c)
 /* Moves output until there is none or stdout is full. True: none is left. */
 static bool pump_output(struct console *c)
 {
-	unsigned flush;
 	bool nudge;
 
-	pthread_mutex_lock(&c->lock);
-	flush = c->flush_asked;
-	pthread_mutex_unlock(&c->lock);
 	for (;;) {
 		if (c->tx_len) {
 			if (!out_writable(c))
@@ -207,10 +201,6 @@ static bool pump_output(struct console *c)
 		}
 		pthread_mutex_lock(&c->lock);
 		nudge = take_output(c);
-		if (!c->tx_len && c->flush_done != flush) {
-			c->flush_done = flush;
-			pthread_cond_broadcast(&c->progress);
-		}
 		pthread_mutex_unlock(&c->lock);
 		if (nudge && !c->vm->stop)
 			evtchn_raise_port(c->vm, c->vm->console_port);
@@ -572,25 +562,6 @@ void console_set_ring(struct vm *vm, void *ring_page)
 	xencons_attach(&c->ring, ring_page);
 	pthread_mutex_unlock(&c->lock);
 	ring_eventfd(c->wake_fd);
-}
-
-void console_flush(struct vm *vm)
-{
-	struct console *c = vm->console;
-	struct timespec limit;
-	unsigned want;
-	int r = 0;
-
-	if (!c)
-		return;
-	clock_gettime(CLOCK_MONOTONIC, &limit);
-	limit.tv_sec += FLUSH_S;
-	pthread_mutex_lock(&c->lock);
-	want = ++c->flush_asked;
-	ring_eventfd(c->wake_fd);
-	while (!r && !c->finishing && (int)(c->flush_done - want) < 0)
-		r = pthread_cond_clockwait(&c->progress, &c->lock, CLOCK_MONOTONIC, &limit);
-	pthread_mutex_unlock(&c->lock);
 }
 
 void console_kick(struct vm *vm)

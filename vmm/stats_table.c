@@ -68,39 +68,52 @@ static const char *time_text(double ns, char to[static NUMBER_SIZE])
 
 /* ---- sections of rows --------------------------------------------------------------------------------------------- */
 
-/* How much of `text` to print on `room` columns: all of it, or up to the last place where a phrase ends. */
+/* How much of `text` to print on `room` columns: all of it, or up to where a phrase ends, or at least a word. */
 static int phrase_length(const char *text, unsigned room)
 {
-	size_t len = strlen(text), cut = 0;
+	size_t phrase = 0, word = 0;
 
-	if (len <= room)
-		return len;
-	for (size_t i = 0; i <= room; i++)
+	if (strlen(text) <= room)
+		return strlen(text);
+	for (size_t i = 0; i <= room; i++) {
 		if (strchr(",:;(", text[i]))
-			cut = i;
-	while (cut && text[cut - 1] == ' ')
-		cut--;
-	return cut;
+			phrase = i;
+		if (text[i] == ' ')
+			word = i;
+	}
+	return phrase ? phrase : word;
+}
+
+/* Prints without the blanks at the end. */
+static void print_trimmed(FILE *to, const char *line)
+{
+	size_t n = strlen(line);
+
+	while (n && line[n - 1] == ' ')
+		n--;
+	fprintf(to, "%.*s\n", (int)n, line);
 }
 
 static void print_line(struct table *t, const char *name, const char *all, const char *share, const char *part,
 		       const char *what)
 {
-	int used = fprintf(t->to, "  %-18s %13s %6s", name, all, share);
+	char line[256];
+	int n = snprintf(line, sizeof line, "  %-18.24s %13s %6s", name, all, share);
 
 	if (t->has_part)
-		used += fprintf(t->to, " %13s", part);
-	if (*what)
-		fprintf(t->to, "  %.*s", phrase_length(what, WIDTH - 2 - used), what);
-	fputc('\n', t->to);
+		n += snprintf(line + n, sizeof line - n, " %13s", part);
+	n += 2;
+	snprintf(line + n - 2, sizeof line - n + 2, "  %.*s", n < (int)WIDTH ? phrase_length(what, WIDTH - n) : 0, what);
+	print_trimmed(t->to, line);
 }
 
 static void print_head(struct table *t, const char *title, const char *share)
 {
-	fprintf(t->to, "\n%-20s %13s %6s", title, "whole run", share);
-	if (t->has_part)
-		fprintf(t->to, " %13s", "marks 1 to 2");
+	char line[128];
+
 	fputc('\n', t->to);
+	snprintf(line, sizeof line, "%-20s %13s %6s %13s", title, "whole run", share, t->has_part ? "marks 1 to 2" : "");
+	print_trimmed(t->to, line);
 }
 
 /* The row, for a name of its own; NULL: it counts nothing. */
@@ -182,7 +195,7 @@ static void print_time(struct table *t)
 
 static void print_faults(struct table *t)
 {
-	ROW(m.hidden, "hidden", "guest allows it, shadow was absent or weaker");
+	ROW(m.hidden, "hidden", "guest allows it, shadow absent or weaker");
 	ROW(m.true_faults, "true", "guest forbids it: reflected into the guest");
 	ROW(m.pt_write, "PT-write", "write to a page-table page");
 	ROW(m.spurious, "spurious", "shadow allowed it already");

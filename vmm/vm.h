@@ -295,8 +295,6 @@ void console_finish(struct vm *vm);		/* vCPUs have ended: drains, joins, restore
 void console_free(struct vm *vm);		/* after the last console_expect_met() */
 /* The shared xencons_interface page in guest RAM, unused so far. NULL: its memory goes away (the domain is built again). */
 void console_set_ring(struct vm *vm, void *ring_page);
-/* Waits, a second at most, until what the guest has printed is on stdout. Any thread but the I/O thread. */
-void console_flush(struct vm *vm);
 void console_kick(struct vm *vm);		/* the guest rang the console port. Any thread */
 void console_write(struct vm *vm, const char *bytes, size_t n);	/* console_io write. Any thread */
 size_t console_read(struct vm *vm, char *bytes, size_t max);	/* console_io read. Any thread */
