@@ -134,6 +134,11 @@ void guest_main(void)
 		guest_end(false);
 	}
 	traps_init();
+	if (option("list")) {
+		for (const struct guest_test *t = tests_start; t < tests_end; t++)
+			say("test %s", t->name);
+		guest_end(true);
+	}
 	only = option("only");
 	if (only)
 		memcpy(wanted, only, strlen(only) < sizeof(wanted) ? strlen(only) + 1 : 0);
