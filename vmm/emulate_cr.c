@@ -70,6 +70,17 @@ static enum emul_step read_dr(struct vcpu *v, unsigned n, __u64 *value)
 	return STEP_RETIRE;
 }
 
+static enum emul_step write_dr(struct vcpu *v, unsigned n, uint64_t value)
+{
+	return xen_set_debugreg(v, (const uint64_t[6]){ n, value }) ? STEP_REFUSE : STEP_RETIRE;
+}
+
+static enum emul_step counted(uint64_t *counter, enum emul_step s)
+{
+	*counter += s != STEP_REFUSE;
+	return s;
+}
+
 /* mov to or from CRn, DRn; the table sees every other mov, too. */
 enum emul_step emul_mov(struct vcpu *v, const struct emul_insn *in)
 {
@@ -78,22 +89,14 @@ enum emul_step emul_mov(struct vcpu *v, const struct emul_insn *in)
 
 	if (in->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER || in->op[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
 		return STEP_REFUSE;
-	if (to >= ZYDIS_REGISTER_CR0 && to <= ZYDIS_REGISTER_CR15 && (gpr = emul_gpr(v, from))) {
-		v->counters.emulated.cr++;
-		return write_cr(v, to - ZYDIS_REGISTER_CR0, *gpr);
-	}
-	if (from >= ZYDIS_REGISTER_CR0 && from <= ZYDIS_REGISTER_CR15 && (gpr = emul_gpr(v, to))) {
-		v->counters.emulated.cr++;
-		return read_cr(v, from - ZYDIS_REGISTER_CR0, gpr);
-	}
-	if (to >= ZYDIS_REGISTER_DR0 && to <= ZYDIS_REGISTER_DR15 && (gpr = emul_gpr(v, from))) {
-		v->counters.emulated.dr++;
-		return xen_set_debugreg(v, (const uint64_t[6]){ to - ZYDIS_REGISTER_DR0, *gpr }) ? STEP_REFUSE : STEP_RETIRE;
-	}
-	if (from >= ZYDIS_REGISTER_DR0 && from <= ZYDIS_REGISTER_DR15 && (gpr = emul_gpr(v, to))) {
-		v->counters.emulated.dr++;
-		return read_dr(v, from - ZYDIS_REGISTER_DR0, gpr);
-	}
+	if (to >= ZYDIS_REGISTER_CR0 && to <= ZYDIS_REGISTER_CR15 && (gpr = emul_gpr(v, from)))
+		return counted(&v->counters.emulated.cr, write_cr(v, to - ZYDIS_REGISTER_CR0, *gpr));
+	if (from >= ZYDIS_REGISTER_CR0 && from <= ZYDIS_REGISTER_CR15 && (gpr = emul_gpr(v, to)))
+		return counted(&v->counters.emulated.cr, read_cr(v, from - ZYDIS_REGISTER_CR0, gpr));
+	if (to >= ZYDIS_REGISTER_DR0 && to <= ZYDIS_REGISTER_DR15 && (gpr = emul_gpr(v, from)))
+		return counted(&v->counters.emulated.dr, write_dr(v, to - ZYDIS_REGISTER_DR0, *gpr));
+	if (from >= ZYDIS_REGISTER_DR0 && from <= ZYDIS_REGISTER_DR15 && (gpr = emul_gpr(v, to)))
+		return counted(&v->counters.emulated.dr, read_dr(v, from - ZYDIS_REGISTER_DR0, gpr));
 	return STEP_REFUSE;
 }
 
