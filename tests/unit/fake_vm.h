@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <errno.h>
+#include <sys/eventfd.h>
 
 #include <cmocka.h>
 
@@ -138,6 +139,8 @@ void vcpu_wake(struct vcpu *v)
 {
 	atomic_fetch_add(&fake.wakes[v->id], 1);
 	atomic_store(&v->wake, true);
+	if (atomic_load(&v->blocked) && v->wake_fd >= 0)
+		eventfd_write(v->wake_fd, 1);
 }
 
 void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...)
