@@ -316,6 +316,27 @@ static void test_promised_size(void **state)
 	blob_free(&elf);
 }
 
+/* A legacy lz4 block holds 8 MiB at most, however much room the promised size has made. */
+static void test_lz4_oversized_block(void **state)
+{
+	struct blob zeroes = { 0 }, payload = { 0 }, bz;
+	int size = 9 * MIB, packed;
+
+	blob_add(&zeroes, NULL, size);
+	blob_put(&payload, 0x184c2102, 4, false);
+	blob_add(&payload, NULL, 4 + LZ4_compressBound(size));
+	packed = LZ4_compress_default((char *)zeroes.p, (char *)payload.p + 8, size, LZ4_compressBound(size));
+	must(packed > 0);
+	memcpy(payload.p + 4, &packed, 4);
+	payload.n = 8 + packed;
+	blob_add(&payload, NULL, MIB);	/* padding, so that the promise is believed from the start */
+	bz = make_bzimage(payload.p, payload.n, true, 3 * size);
+	must_fail(&bz, EBADMSG, "lz4 payload is damaged");
+	blob_free(&bz);
+	blob_free(&payload);
+	blob_free(&zeroes);
+}
+
 /* Headers that ask for windows of 512 MiB and 2 GiB; no such stream has to follow. */
 static void test_huge_window(void **state)
 {
@@ -558,6 +579,7 @@ int main(void)
 		cmocka_unit_test(test_limit_is_exact),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_promised_size),
+		cmocka_unit_test(test_lz4_oversized_block),
 		cmocka_unit_test(test_huge_window),
 		cmocka_unit_test(test_not_a_kernel),
 		cmocka_unit_test(test_elf_of_another_kind),
