@@ -16,7 +16,7 @@ struct cli_command {
 int cli_run(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 
-/* ---- parse.c: values of options ---------------------------------------------------------------------------------- */
+/* ---- parse.c: values of options -------------------------------------------------------------------------------- */
 
 /*
  * All return 0, -EINVAL (not of the form) or -ERANGE (outside 64 bits, or outside min..max), and leave *out alone on an

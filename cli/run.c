@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "vmm/shim_abi.h"
 #include "vmm/vmm.h"
 
 #define MEMORY_MIN	(16ull << 20)
@@ -20,8 +21,9 @@
 #define TRACE_MAX	(1u << 20)
 
 enum {
-	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT, OPT_TIMEOUT,
-	OPT_STATS, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST, OPT_SYMBOLS, OPT_NO_REBOOT,
+	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
+	OPT_TIMEOUT, OPT_STATS, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
+	OPT_SYMBOLS, OPT_NO_REBOOT,
 };
 
 static const struct argp_option options[] = {
@@ -38,21 +40,25 @@ static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "Memory virtualization:", 2 },
 	{ "mmu", OPT_MMU, "MODE", 0, "shadow: the processor walks our shadow tables (default)", 2 },
 	{ "shadow-pages", OPT_SHADOW_PAGES, "N", 0, "Shadow pool in 4 KiB pages (default: chosen from --memory)", 2 },
-	{ "fill", OPT_FILL, "HOW", 0, "lazy: build entries at faults; eager: also when the guest updates its tables", 2 },
-	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off, kvm8 (the aligned 8), xen32 (32 forward) or N on "
-	  "both sides", 2 },
-	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible", 2 },
-	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto, flush, rewrite, table", 2 },
-	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running", 2 },
+	{ "fill", OPT_FILL, "HOW", 0, "lazy: build entries at faults (default); eager: also when the guest updates "
+	  "its tables", 2 },
+	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off (default), kvm8 (the aligned 8), xen32 (32 "
+	  "forward) or N on both sides", 2 },
+	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
+	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
+	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
+	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
+	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 
 	{ NULL, 0, NULL, 0, "The run:", 3 },
-	{ "expect", OPT_EXPECT, "REGEX", 0, "The console must print a line matching this extended regular expression", 3 },
+	{ "expect", OPT_EXPECT, "REGEX", 0, "The console must print a line that matches this extended regular "
+	  "expression", 3 },
 	{ "timeout", OPT_TIMEOUT, "TIME", 0, "End the run after this long: 500ms, 60s, 2m, 1h", 3 },
 	{ "stats", OPT_STATS, "FILE", 0, "Write configuration and counters as JSON", 3 },
-	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end", 3 },
-	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not", 3 },
+	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end (default)", 3 },
+	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not print the counters", 3 },
 	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps", 3 },
-	{ "trace-exits", OPT_TRACE_EXITS, "N", 0, "Exits to keep for a crash dump", 3 },
+	{ "trace-exits", OPT_TRACE_EXITS, "N", 0, "Exits to keep for a crash dump (default 64)", 3 },
 	{ "verbose", 'v', NULL, 0, "Say more on stderr", 3 },
 	{ "quiet", 'q', NULL, 0, "Errors only on stderr, no table", 3 },
 	{ NULL },
@@ -107,6 +113,39 @@ static error_t parse_number(const char *option, const char *arg, uint64_t min, u
 			 r == -ERANGE ? "out of range: " : "", min, max);
 }
 
+/* on, off, or names separated by commas. */
+static error_t parse_shim(const char *arg, unsigned *out)
+{
+	static const char *const names[] = {
+#define X(name, what) #name,
+		SHIM_FEATURES(X)
+#undef X
+	};
+	char copy[128], *save, *word;
+
+	*out = 0;
+	if (!strcmp(arg, "off"))
+		return 0;
+	if (!strcmp(arg, "on")) {
+		*out = (1u << SHIM_BITS) - 1;
+		return 0;
+	}
+	if (strlen(arg) >= sizeof copy || !*arg)
+		return bad_value("shim", arg, "on, off, or a list of names is needed");
+	strcpy(copy, arg);
+	for (word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		unsigned i = 0;
+
+		while (i < SHIM_BITS && strcmp(word, names[i]))
+			i++;
+		if (i == SHIM_BITS)
+			return bad_value("shim", arg, "'%s' is none of on, off, mmu, mmuext, multicall, stack, segment, timer, misc, "
+					 "iret", word);
+		*out |= 1u << i;
+	}
+	return 0;
+}
+
 static error_t parse_memory(const char *arg, uint64_t *out)
 {
 	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), bytes;
@@ -138,7 +177,8 @@ static error_t parse_prefetch(const char *arg, struct vmm_config *config)
 		return 0;
 	}
 	if (cli_parse_uint(arg, 1, MMU_ENTRIES - 1, &n))
-		return bad_value("prefetch", arg, "not one of: off, kvm8, xen32, a number from 1 to %u", MMU_ENTRIES - 1);
+		return bad_value("prefetch", arg, "not one of: off, kvm8, xen32, a number from 1 to %u",
+				 MMU_ENTRIES - 1);
 	config->prefetch = MMU_PREFETCH_AROUND;
 	config->prefetch_n = n;
 	return 0;
@@ -230,6 +270,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_PREFETCH:
 		return parse_prefetch(arg, config);
+	case OPT_SHIM:
+		return parse_shim(arg, &config->shim);
 	case OPT_LARGE:
 		r = parse_choice("large", arg, switch_choices, &choice);
 		config->large = choice;
@@ -275,12 +317,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		config->verbose = config->table = false;
 		break;
 	case ARGP_KEY_ARG:
-		fprintf(stderr, "umbra run: '%s' belongs to no option; the kernel's command line goes into --append\n", arg);
+		fprintf(stderr, "umbra run: '%s' belongs to no option; the kernel's command line goes into --append\n",
+			arg);
 		return EINVAL;
 	case ARGP_KEY_END:
 		if (config->kernel && *config->kernel)
 			break;
-		fprintf(stderr, "umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n");
+		fputs("umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n", stderr);
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -295,8 +338,9 @@ int cli_run(int argc, char **argv)
 		.parser = parse_option,
 		.doc = "Boots a guest. Its console is stdin and stdout; on a terminal Ctrl-a x leaves, Ctrl-a h lists "
 		       "the keys.\v"
-		       "Exit codes: 0 the guest powered off and --expect was met, 1 error, 2 usage, 3 the guest crashed, "
-		       "4 --expect was not met, 77 the host lacks what is needed ('umbra doctor'), 124 timeout.",
+		       "Exit codes: 0 the guest powered off and --expect was met, 1 error, 2 usage, 3 the guest "
+		       "crashed, 4 --expect was not met, 77 the host lacks what is needed ('umbra doctor'), 124 "
+		       "timeout.",
 	};
 	struct vmm_config config;
 

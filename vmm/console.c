@@ -8,8 +8,8 @@
  *
  * The thread also ends the run: at the timeout, at SIGINT, SIGTERM and SIGHUP, at Ctrl-a x and when stdout is closed.
  *
- * Nothing here blocks on stdout but a vCPU whose console_io output fills the buffer: it waits as a real console would make
- * it wait, until there is room or the run ends.
+ * Nothing here blocks on stdout but a vCPU whose console_io output fills the buffer: it waits as a real console would
+ * make it wait, until there is room or the run ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,7 +84,7 @@ static void ring_eventfd(int fd)
 	(void)r;	/* EAGAIN: it is set already */
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------ */
+/* ---- signals ---------------------------------------------------------------------------------------------------- */
 
 /* The first one ends the run in an orderly way, the second one at once. */
 static void on_end_signal(int sig)
@@ -122,12 +122,12 @@ static void remove_end_signals(void)
 	end_signal_fd = -1;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------- */
+/* ---- output ----------------------------------------------------------------------------------------------------- */
 
 static void blame_ring(struct console *c)
 {
 	if (!c->ring_blamed)
-		fprintf(stderr, "umbra: the guest's console ring has an index that makes no sense; what it held is lost\n");
+		fputs("umbra: an index in the guest's console ring makes no sense; what it held is lost\n", stderr);
 	c->ring_blamed = true;
 }
 
@@ -228,7 +228,7 @@ static void open_output(struct console *c)
 		c->out_fd = fd;
 }
 
-/* ---- input -------------------------------------------------------------------------------------------------------- */
+/* ---- input ------------------------------------------------------------------------------------------------------ */
 
 /* Gives the guest what there is for it; `fresh`: some of it has just arrived. The ring is written under the lock, the
  * event is raised outside it. */
@@ -272,8 +272,8 @@ static void do_command(struct console *c, int command)
 		stats_print_table(c->vm, stderr);
 		break;
 	case TTY_HELP:
-		fprintf(stderr, "\numbra: Ctrl-a x  end the run    Ctrl-a s  counters so far    Ctrl-a Ctrl-a  a Ctrl-a for the "
-			"guest\n");
+		fputs("\numbra: Ctrl-a x: end the run; Ctrl-a s: counters so far; Ctrl-a Ctrl-a: Ctrl-a for the guest\n",
+		      stderr);
 		break;
 	default:
 		break;
@@ -323,7 +323,7 @@ static bool input_has_room(struct console *c)
 	return room;
 }
 
-/* ---- the thread --------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
 
 /* Looks at what ends the run. True: everything is written and console_finish() waits. */
 static bool look_at_end(struct console *c, bool drained)
@@ -528,7 +528,7 @@ void console_free(struct vm *vm)
 	free(c);
 }
 
-/* ---- what the vCPUs call ------------------------------------------------------------------------------------------ */
+/* ---- what the vCPUs call ---------------------------------------------------------------------------------------- */
 
 /* Under the lock: appends to the buffer, waiting for room. What does not fit when the run ends is dropped. */
 static void append_output(struct console *c, const char *bytes, size_t n)

@@ -43,7 +43,7 @@ static void report(struct doctor *d, enum level level, const char *what, const c
 		fprintf(d->to, "      %-20s  -> %s\n", "", fix);
 }
 
-/* ---- /dev/kvm ----------------------------------------------------------------------------------------------------- */
+/* ---- /dev/kvm --------------------------------------------------------------------------------------------------- */
 
 static const char *fix_missing_kvm(void)
 {
@@ -52,9 +52,8 @@ static const char *fix_missing_kvm(void)
 	if (host_cpu_flag("svm"))
 		return "modprobe kvm_amd; if that fails, enable SVM in the firmware";
 	if (host_cpu_flag("hypervisor"))
-		return "this machine is itself virtual and has neither VT-x nor SVM: let its host enable nested "
-		       "virtualization";
-	return "this processor shows neither VT-x nor SVM: enable virtualization in the firmware";
+		return "virtual itself, without VT-x or SVM: let its host enable them; or use scripts/testbed";
+	return "no VT-x or SVM to be seen: enable it in the firmware; or use scripts/testbed";
 }
 
 static void report_no_access(struct doctor *d)
@@ -74,8 +73,11 @@ static void check_device(struct doctor *d)
 {
 	d->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (d->kvm_fd >= 0) {
-		report(d, d->host.api_version == KVM_API_VERSION ? OK : FAIL, "/dev/kvm", NULL, "opens, API version %d",
-		       d->host.api_version);
+		if (d->host.api_version == KVM_API_VERSION)
+			report(d, OK, "/dev/kvm", NULL, "opens, API version %d", d->host.api_version);
+		else
+			report(d, FAIL, "/dev/kvm", NULL, "opens, but is not the KVM we know: API version %d, not %d",
+			       d->host.api_version, KVM_API_VERSION);
 		return;
 	}
 	switch (errno) {
@@ -102,7 +104,8 @@ static void check_kind(struct doctor *d)
 	else if (d->host.kind == VMM_HOST_PVM)
 		report(d, OK, "kind of KVM", NULL, "PVM: no VT-x or SVM, KVM shadows our shadow tables");
 	else if (d->host.second_level == 1)
-		report(d, OK, "kind of KVM", NULL, "%s with %s: the processor walks our shadow tables itself", kind, level);
+		report(d, OK, "kind of KVM", NULL, "%s with %s: the processor walks our shadow tables itself", kind,
+		       level);
 	else if (d->host.second_level == 0)
 		report(d, OK, "kind of KVM", NULL, "%s, %s off: KVM shadows our shadow tables", kind, level);
 	else
@@ -168,10 +171,11 @@ static void check_trial(struct doctor *d)
 	else if (t.vcpu)
 		report(d, FAIL, "make a VM", fix_trial(t.vcpu), "its vCPU is refused: %s", strerror(-t.vcpu));
 	else
-		report(d, OK, "make a VM", NULL, "made one with memory and a vCPU; up to %d vCPUs each", d->host.max_vcpus);
+		report(d, OK, "make a VM", NULL, "made one with memory and a vCPU; up to %d vCPUs each",
+		       d->host.max_vcpus);
 }
 
-/* ---- the machine -------------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------------------ */
 
 static void check_cpus(struct doctor *d)
 {
@@ -182,7 +186,8 @@ static void check_cpus(struct doctor *d)
 	if (host_cpu_flag("nx"))
 		report(d, OK, "NX", NULL, "there");
 	else
-		report(d, WARN, "NX", "enable 'execute disable' in the firmware", "off: guests cannot forbid execution");
+		report(d, WARN, "NX", "enable 'execute disable' in the firmware",
+		       "off: guests cannot forbid execution");
 }
 
 static void check_tsc(struct doctor *d)
@@ -224,7 +229,8 @@ static void check_memory(struct doctor *d)
 	       "%" PRIu64 " MiB, %" PRIu64 " MiB available, %" PRIu64 " huge pages free", d->host.memory >> 20,
 	       available >> 10, huge);
 	if (!host_read_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof line)) {
-		report(d, WARN, "huge guest memory", NULL, "this kernel has no transparent huge pages for shared memory");
+		report(d, WARN, "huge guest memory", NULL,
+		       "this kernel has no transparent huge pages for shared memory");
 		return;
 	}
 	shmem = chosen_word(line);
@@ -262,20 +268,22 @@ int vmm_doctor(FILE *to)
 	vmm_host_probe(&d.host);
 	fprintf(to, "umbra %s on Linux %s\n\n", vmm_version(), d.host.kernel);
 	check_device(&d);
-	if (d.kvm_fd >= 0) {
+	if (d.kvm_fd >= 0 && d.host.api_version == KVM_API_VERSION) {
 		check_kind(&d);
 		check_capabilities(&d);
 		check_trial(&d);
-		close(d.kvm_fd);
 	}
+	if (d.kvm_fd >= 0)
+		close(d.kvm_fd);
 	check_cpus(&d);
 	check_tsc(&d);
 	check_memory(&d);
 	check_tracing(&d);
 	if (d.failures)
-		fprintf(to, "\nGuests cannot run here: %u failure%s, %u warning%s.\n", d.failures, d.failures == 1 ? "" : "s",
-			d.warnings, d.warnings == 1 ? "" : "s");
+		fprintf(to, "\nGuests cannot run here: %u failure%s, %u warning%s.\n", d.failures,
+			d.failures == 1 ? "" : "s", d.warnings, d.warnings == 1 ? "" : "s");
 	else
-		fprintf(to, "\nGuests can run here; %u warning%s. Next: make run\n", d.warnings, d.warnings == 1 ? "" : "s");
+		fprintf(to, "\nGuests can run here; %u warning%s. Next: make run, or umbra run --help\n", d.warnings,
+			d.warnings == 1 ? "" : "s");
 	return d.failures ? VMM_EXIT_NO_HOST : VMM_EXIT_OK;
 }

@@ -47,8 +47,8 @@ void expect_destroy(struct expect *e)
 
 static void match_line(struct expect *e)
 {
-	/* The guest may print NULs, so the length is given: REG_STARTEND, a BSD extension that glibc has. AddressSanitizer
-	 * does not know it and looks for a NUL. */
+	/* The guest may print NULs, so the length is given: REG_STARTEND, a BSD extension that glibc has.
+	 * AddressSanitizer does not know it and looks for a NUL. */
 	regmatch_t range = { .rm_so = 0, .rm_eo = e->len };
 
 	while (range.rm_eo && e->line[range.rm_eo - 1] == '\r')

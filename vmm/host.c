@@ -179,7 +179,9 @@ static void probe_kvm(struct vmm_host *host)
 		return;
 	}
 	host->api_version = ioctl(fd, KVM_GET_API_VERSION);
-	if (host->api_version == KVM_API_VERSION) {
+	if (host->api_version != KVM_API_VERSION) {
+		host->kvm_error = -ENODEV;
+	} else {
 		host->sync_regs = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) > 0;
 		host->immediate_exit = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) > 0;
 		host->stats_fd = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_BINARY_STATS_FD) > 0;
@@ -204,6 +206,7 @@ void vmm_host_probe(struct vmm_host *host)
 	host->cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	host->nodes = count_list("/sys/devices/system/node/online");
 	host->memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	host->fsgsbase = host_cpu_flag("fsgsbase");
 	host->tsc_constant = host_cpu_flag("constant_tsc") && host_cpu_flag("nonstop_tsc");
 }
 

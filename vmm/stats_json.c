@@ -18,8 +18,8 @@
 #define SCHEMA	1
 
 /*
- * Building functions never fail on their own: a value that cannot be made is NULL, json_object_set_new() refuses it, and
- * set() remembers in *ok. Whoever writes the file looks at *ok once.
+ * Building functions never fail on their own: a value that cannot be made is NULL, json_object_set_new() refuses it,
+ * and set() remembers that in ok. Whoever writes the file looks at ok once.
  */
 struct builder {
 	struct vm *vm;
@@ -71,7 +71,7 @@ static void set_cycles(struct builder *b, json_t *object, const char *name, uint
 	set(b, object, name, ns < 0 ? json_null() : json_integer(ns));
 }
 
-/* ---- parts -------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------ */
 
 static json_t *config_json(struct builder *b)
 {
@@ -272,7 +272,7 @@ static json_t *report_json(struct builder *b)
 	return root;
 }
 
-/* ---- the file ----------------------------------------------------------------------------------------------------- */
+/* ---- the file --------------------------------------------------------------------------------------------------- */
 
 static int write_stream(FILE *f, const json_t *root)
 {

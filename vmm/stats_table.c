@@ -66,7 +66,7 @@ static const char *time_text(double ns, char to[static NUMBER_SIZE])
 	return to;
 }
 
-/* ---- sections of rows --------------------------------------------------------------------------------------------- */
+/* ---- sections of rows ------------------------------------------------------------------------------------------- */
 
 /* How much of `text` to print on `room` columns: all of it, or up to where a phrase ends, or at least a word. */
 static int phrase_length(const char *text, unsigned room)
@@ -102,8 +102,8 @@ static void print_line(struct table *t, const char *name, const char *all, const
 
 	if (t->has_part)
 		n += snprintf(line + n, sizeof line - n, " %13s", part);
-	n += 2;
-	snprintf(line + n - 2, sizeof line - n + 2, "  %.*s", n < (int)WIDTH ? phrase_length(what, WIDTH - n) : 0, what);
+	if (n + 2 < (int)WIDTH)
+		snprintf(line + n, sizeof line - n, "  %.*s", phrase_length(what, WIDTH - 2 - n), what);
 	print_trimmed(t->to, line);
 }
 
@@ -112,7 +112,8 @@ static void print_head(struct table *t, const char *title, const char *share)
 	char line[128];
 
 	fputc('\n', t->to);
-	snprintf(line, sizeof line, "%-20s %13s %6s %13s", title, "whole run", share, t->has_part ? "marks 1 to 2" : "");
+	snprintf(line, sizeof line, "%-20s %13s %6s %13s", title, "whole run", share,
+		 t->has_part ? "marks 1 to 2" : "");
 	print_trimmed(t->to, line);
 }
 
@@ -166,7 +167,7 @@ static void end_section(struct table *t, const char *title, unsigned how)
 		print_line(t, "all", number_text(sum, all), "", number_text(part_sum, part), "");
 }
 
-/* ---- the sections ------------------------------------------------------------------------------------------------- */
+/* ---- the sections ----------------------------------------------------------------------------------------------- */
 
 #define ROW(member, label, what)	add_row(t, label, what, t->all.member, t->part.member)
 
@@ -186,7 +187,8 @@ static void print_time(struct table *t)
 	print_head(t, "time", "share");
 	print_line(t, "wall", time_text(t->all.ns, all), "", time_text(t->part.ns, part), "");
 #define LINE(member, name, what) \
-	print_time_line(t, name, stats_cycles_ns(t->vm, t->all.c.member), stats_cycles_ns(t->vm, t->part.c.member), what)
+	print_time_line(t, name, stats_cycles_ns(t->vm, t->all.c.member), stats_cycles_ns(t->vm, t->part.c.member), \
+			what)
 	LINE(guest_cycles, "guest", "inside KVM_RUN, KVM's share of exits included");
 	LINE(vmm_cycles, "vmm", "between an exit and the next KVM_RUN");
 	LINE(idle_cycles, "idle", "nothing to do");

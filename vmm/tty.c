@@ -29,8 +29,8 @@ static bool in_foreground(void)
 	return tcgetpgrp(tty.fd) == getpgrp();
 }
 
-/* SIGTTOU stops a background process that sets a terminal, unless it is blocked (POSIX, tcsetattr). Errors are of no use
- * here: the terminal may be gone. */
+/* SIGTTOU stops a background process that sets a terminal, unless it is blocked (POSIX, tcsetattr). Errors are of no
+ * use here: the terminal may be gone. */
 static void set_quietly(const struct termios *to)
 {
 	sigset_t ttou, old;

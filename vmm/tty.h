@@ -12,15 +12,15 @@
 
 /* Remembers the terminal's settings and installs the signal handlers. Main thread. -ENOTTY: not a terminal. */
 int tty_open(int fd);
-/* Makes the terminal raw, if it is not, and says whether this process may read it. False: it runs in the background, where
- * reading would stop it. One thread. */
+/* Makes the terminal raw, if it is not, and says whether this process may read it. False: it runs in the background,
+ * where reading would stop it. One thread. */
 bool tty_claim(void);
 /* Puts the settings back. Any thread, and from signal handlers. */
 void tty_restore(void);
 /* tty_restore(), and the signal handlers go. The thread of tty_claim() has ended. */
 void tty_close(void);
 
-/* ---- Ctrl-a commands ----------------------------------------------------------------------------------------------- */
+/* ---- Ctrl-a commands --------------------------------------------------------------------------------------------- */
 
 #define TTY_ESCAPE	0x01			/* Ctrl-a */
 enum {
@@ -30,7 +30,7 @@ enum {
 	TTY_STATS,
 };
 
-/* What a typed byte means: 0..255 a byte for the guest, else one of the above. *escaped: kept by the caller, first false. */
+/* What a typed byte means: 0..255 a byte for the guest, else one of the above. *escaped: the caller's, first false. */
 int tty_key(bool *escaped, unsigned char byte);
 
 #endif

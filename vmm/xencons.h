@@ -20,8 +20,8 @@ struct xencons {
 
 /* Takes over a page that nobody has used yet; NULL lets go of it. One thread at a time calls these functions. */
 void xencons_attach(struct xencons *ring, void *page);
-/* Moves at most `max` bytes of the guest's output into `to`. Returns how many; -EPROTO: the guest's index makes no sense,
- * what the ring held is given up. *fill, if not NULL: the bytes that were waiting. */
+/* Moves at most `max` bytes of the guest's output into `to`. Returns how many; -EPROTO: the guest's index makes no
+ * sense, what the ring held is given up. *fill, if not NULL: the bytes that were waiting. */
 ssize_t xencons_take(struct xencons *ring, char *to, size_t max, size_t *fill);
 /* Appends input as far as there is room. Returns how many bytes; -EPROTO as above. */
 ssize_t xencons_put(struct xencons *ring, const char *from, size_t bytes);

@@ -26,7 +26,8 @@ static void sizes(void **state)
 		{ "18446744073709551615", 0, UINT64_MAX }, { "16777215T", 0, 16777215ull << 40 },
 		{ "18446744073709551616", -ERANGE, 0 }, { "16777216T", -ERANGE, 0 },
 		{ "99999999999999999999999999G", -ERANGE, 0 },
-		{ "", -EINVAL, 0 }, { "M", -EINVAL, 0 }, { "-1", -EINVAL, 0 }, { "+1", -EINVAL, 0 }, { " 1", -EINVAL, 0 },
+		{ "", -EINVAL, 0 }, { "M", -EINVAL, 0 }, { "-1", -EINVAL, 0 }, { "+1", -EINVAL, 0 },
+		{ " 1", -EINVAL, 0 },
 		{ "1 ", -EINVAL, 0 }, { "1.5G", -EINVAL, 0 }, { "0x10", -EINVAL, 0 }, { "1MM", -EINVAL, 0 },
 		{ "1P", -EINVAL, 0 }, { "1MB", -EINVAL, 0 }, { "1e3", -EINVAL, 0 }, { "nan", -EINVAL, 0 },
 	};
@@ -49,8 +50,10 @@ static void times(void **state)
 	} cases[] = {
 		{ "60", 0, 60 }, { "60s", 0, 60 }, { "2m", 0, 120 }, { "500ms", 0, 0.5 }, { "1h", 0, 3600 },
 		{ "1.5s", 0, 1.5 }, { "0.25m", 0, 15 }, { "0", 0, 0 }, { "8760h", 0, 31536000 },
-		{ "8761h", -ERANGE, 0 }, { "18446744073709551616", -ERANGE, 0 }, { "18446744073709551615ms", -ERANGE, 0 },
-		{ "", -EINVAL, 0 }, { "s", -EINVAL, 0 }, { "-1s", -EINVAL, 0 }, { "1.s", -EINVAL, 0 }, { ".5s", -EINVAL, 0 },
+		{ "8761h", -ERANGE, 0 }, { "18446744073709551616", -ERANGE, 0 },
+		{ "18446744073709551615ms", -ERANGE, 0 },
+		{ "", -EINVAL, 0 }, { "s", -EINVAL, 0 }, { "-1s", -EINVAL, 0 }, { "1.s", -EINVAL, 0 },
+		{ ".5s", -EINVAL, 0 },
 		{ "1d", -EINVAL, 0 }, { "1 s", -EINVAL, 0 }, { "inf", -EINVAL, 0 }, { "nan", -EINVAL, 0 },
 		{ "1e3", -EINVAL, 0 }, { "0x10", -EINVAL, 0 }, { "1,5s", -EINVAL, 0 }, { "1ss", -EINVAL, 0 },
 	};

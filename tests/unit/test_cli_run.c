@@ -22,7 +22,8 @@ static bool ran;
 
 void vmm_config_init(struct vmm_config *config)
 {
-	*config = (struct vmm_config){ .memory = 512ull << 20, .vcpus = 1, .fast_cmdline = true, .large = true, .table = true };
+	*config = (struct vmm_config){ .memory = 512ull << 20, .vcpus = 1, .fast_cmdline = true, .large = true,
+				       .table = true };
 }
 
 int vmm_run(const struct vmm_config *config)

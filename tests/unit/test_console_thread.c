@@ -1,6 +1,6 @@
 /*
- * test_console_thread.c - the I/O thread as a guest, a user and a shell pipeline see it. stdin and stdout are pipes; the VM
- * is a bare struct, and what the thread asks of the rest of the VMM is recorded here.
+ * test_console_thread.c - the I/O thread as a guest, a user and a shell pipeline see it. stdin and stdout are pipes,
+ * the VM is a bare struct, and what the thread asks of the rest of the VMM is recorded here.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 
 static atomic_uint port_events, virqs;
 
-/* ---- the rest of the VMM ------------------------------------------------------------------------------------------ */
+/* ---- the rest of the VMM ---------------------------------------------------------------------------------------- */
 
 void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...)
 {
@@ -56,7 +56,7 @@ void stats_print_table(struct vm *vm, FILE *to)
 {
 }
 
-/* ---- a VM with a console ------------------------------------------------------------------------------------------ */
+/* ---- a VM with a console ---------------------------------------------------------------------------------------- */
 
 static struct vmm_config config;
 static struct vm vm;
@@ -200,7 +200,7 @@ static char *make_text(size_t n)
 	return text;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------- */
+/* ---- output ----------------------------------------------------------------------------------------------------- */
 
 /* Everything that was printed before the end comes out, in order, whoever is slow. */
 static void output_drains(void **state)
@@ -313,7 +313,7 @@ static void stdout_stays_blocking(void **state)
 	free_console();
 }
 
-/* ---- input -------------------------------------------------------------------------------------------------------- */
+/* ---- input ------------------------------------------------------------------------------------------------------ */
 
 /* More than the ring and the buffer hold arrives whole, whatever bytes it has: only a terminal has commands. */
 static void input_arrives(void **state)
@@ -374,7 +374,7 @@ static void guest_changes_its_mind(void **state)
 	free_console();
 }
 
-/* ---- the end of a run --------------------------------------------------------------------------------------------- */
+/* ---- the end of a run ------------------------------------------------------------------------------------------- */
 
 static void expectations(void **state)
 {
@@ -467,11 +467,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(output_drains), cmocka_unit_test(console_io_output),
 		cmocka_unit_test(blocked_vcpu_is_freed), cmocka_unit_test(ring_changes_hands),
-		cmocka_unit_test(closed_stdout_ends_the_run),
-		cmocka_unit_test(stdout_stays_blocking), cmocka_unit_test(input_arrives),
-		cmocka_unit_test(initdomain_input), cmocka_unit_test(guest_changes_its_mind),
-		cmocka_unit_test(expectations), cmocka_unit_test(prompt_is_seen_while_running), cmocka_unit_test(timeout),
-		cmocka_unit_test(timeout_with_stalled_reader), cmocka_unit_test(signals), cmocka_unit_test(finish_twice),
+		cmocka_unit_test(closed_stdout_ends_the_run), cmocka_unit_test(stdout_stays_blocking),
+		cmocka_unit_test(input_arrives), cmocka_unit_test(initdomain_input),
+		cmocka_unit_test(guest_changes_its_mind), cmocka_unit_test(expectations),
+		cmocka_unit_test(prompt_is_seen_while_running), cmocka_unit_test(timeout),
+		cmocka_unit_test(timeout_with_stalled_reader), cmocka_unit_test(signals),
+		cmocka_unit_test(finish_twice),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

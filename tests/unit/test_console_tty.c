@@ -1,6 +1,6 @@
 /*
- * test_console_tty.c - the user's terminal: raw while the guest has it, as it was on every way out. Each test runs a child
- * on a pseudo terminal of its own; the parent plays the user and the shell.
+ * test_console_tty.c - the user's terminal: raw while the guest has it, as it was on every way out. Each test runs a
+ * child on a pseudo terminal of its own; the parent plays the user and the shell.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@
 #include "vmm/tty.h"
 #include "vmm/vm.h"
 
-/* ---- the rest of the VMM, in the child ---------------------------------------------------------------------------- */
+/* ---- the rest of the VMM, in the child -------------------------------------------------------------------------- */
 
 void vm_stop(struct vm *vm, int exit_code, const char *fmt, ...)
 {
@@ -70,7 +70,7 @@ static _Noreturn void child(void)
 {
 	static struct vmm_config config = { .initdomain = true };
 	static struct vcpu vcpu;
-	static struct vm vm = { .config = &config, .vcpus = &vcpu, .nr_vcpus = 1, .end_lock = PTHREAD_MUTEX_INITIALIZER };
+	static struct vm vm = { .config = &config, .vcpus = &vcpu, .nr_vcpus = 1 };
 	/* A real SIGSEGV: of a NULL pointer, UBSan would make a message and an exit. */
 	volatile char *nowhere = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char typed[64];
@@ -102,7 +102,7 @@ static _Noreturn void child(void)
 	exit(vm.exit_code + 10);
 }
 
-/* ---- the user ----------------------------------------------------------------------------------------------------- */
+/* ---- the user --------------------------------------------------------------------------------------------------- */
 
 struct session {
 	pid_t pid;
@@ -151,8 +151,9 @@ static bool is_as_before(struct session *s)
 	struct termios now;
 
 	assert_int_equal(tcgetattr(s->fd, &now), 0);
-	return now.c_lflag == s->before.c_lflag && now.c_iflag == s->before.c_iflag && now.c_oflag == s->before.c_oflag &&
-	       now.c_cflag == s->before.c_cflag && !memcmp(now.c_cc, s->before.c_cc, sizeof now.c_cc);
+	return now.c_lflag == s->before.c_lflag && now.c_iflag == s->before.c_iflag &&
+	       now.c_oflag == s->before.c_oflag && now.c_cflag == s->before.c_cflag &&
+	       !memcmp(now.c_cc, s->before.c_cc, sizeof now.c_cc);
 }
 
 #define EVENTUALLY(condition) \
@@ -205,7 +206,7 @@ static int finish(struct session *s)
 	return status;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 static void leaves_by_key(void **state)
 {

@@ -19,7 +19,7 @@
 
 #include "vmm/stats.h"
 
-/* ---- the rest of the VMM ------------------------------------------------------------------------------------------ */
+/* ---- the rest of the VMM ---------------------------------------------------------------------------------------- */
 
 static struct mmu_stats mmu_counters;
 static struct mmu_usage usage;
@@ -66,7 +66,7 @@ const char *vmm_host_kind_name(enum vmm_host_kind kind)
 	return "PVM";
 }
 
-/* ---- a VM that has run -------------------------------------------------------------------------------------------- */
+/* ---- a VM that has run ------------------------------------------------------------------------------------------ */
 
 static struct vmm_config config;
 static struct vcpu vcpus[2];
@@ -84,7 +84,8 @@ static int set_up(void **state)
 			  .mark_lock = PTHREAD_MUTEX_INITIALIZER, .host.second_level = -1 };
 	vcpus[0].vm = vcpus[1].vm = &vm;
 	mmu_counters = (struct mmu_stats){ .hidden = 300, .true_faults = 100, .updates = 7 };
-	usage = (struct mmu_usage){ .pool_pages = 1000, .pool_used = 50, .pool_peak = 60, .leaves = 2560, .large_leaves = 5 };
+	usage = (struct mmu_usage){ .pool_pages = 1000, .pool_used = 50, .pool_peak = 60, .leaves = 2560,
+				    .large_leaves = 5 };
 	now = 5000000000;
 	expectation = true;
 	vcpus[0].counters.exits.page_fault = 10;
@@ -135,7 +136,7 @@ static json_t *at(json_t *root, const char *where)
 #define assert_json_int(root, where, value)	assert_int_equal(json_integer_value(at(root, where)), value)
 #define assert_json_text(root, where, value)	assert_string_equal(json_string_value(at(root, where)), value)
 
-/* ---- tests -------------------------------------------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 static void sums(void **state)
 {
@@ -283,7 +284,7 @@ static void json_file(void **state)
 	assert_int_equal(files_in(dir), 1);
 }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static char *table(void)
 {
@@ -398,8 +399,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(sums), TEST(json_members), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
-		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_interval), TEST(table_of_giants),
-		TEST(table_of_nothing),
+		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_interval),
+		TEST(table_of_giants), TEST(table_of_nothing),
 	};
 	int r;
 
