@@ -158,6 +158,8 @@ int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index);
 
 /* The guest flushes its TLB: resync every out-of-sync table. The flush is complete once the kicks are done. */
 void mmu_flush(struct mmu_cpu *cpu);
+/* Whether a flush would find anything to resync. Any thread. */
+bool mmu_out_of_sync(struct mmu *mmu);
 /* The guest flushes one address of the spaces loaded on `cpu`. */
 void mmu_invlpg(struct mmu_cpu *cpu, gva_t va);
 

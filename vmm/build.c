@@ -96,12 +96,16 @@ static void build_tables(struct vm *vm, const struct layout *l)
 }
 
 /* For kernels that still have a hypercall page: 32 bytes per call (Xen's hypercall_page_initialise_ring3_kernel). */
-static void fill_hypercall_page(uint8_t *page)
+static void fill_hypercall_page(const struct vm *vm, uint8_t *page)
 {
 	memset(page, 0xcc, 4096);
 	for (unsigned i = 0; i < 128; i++) {
 		uint8_t *p = page + i * 32;
 
+		if (shim_on(vm)) {
+			shim_fill_hypercall(p, i, i == __HYPERVISOR_iret);
+			continue;
+		}
 		if (i == __HYPERVISOR_iret) {
 			static const uint8_t iret[] = { 0x51, 0x41, 0x53, 0x50, 0xb8, __HYPERVISOR_iret, 0, 0, 0, 0x0f, 0x05 };
 
@@ -135,7 +139,7 @@ static int load_segments(struct vm *vm, const struct image *img, struct image_er
 			snprintf(err->text, sizeof err->text, "the kernel's hypercall page lies outside the kernel: it is damaged");
 			return -EBADMSG;
 		}
-		fill_hypercall_page((uint8_t *)vm->ram + pa);
+		fill_hypercall_page(vm, (uint8_t *)vm->ram + pa);
 	}
 	return 0;
 }
@@ -250,6 +254,9 @@ int domain_build(struct vm *vm)
 		memcpy((char *)vm->ram + l.initrd, initrd, initrd_bytes);
 	for (uint64_t i = 0; i < vm->ram_frames; i++)
 		((uint64_t *)((char *)vm->ram + l.p2m))[i] = i;
+	shim_patch_kernel(vm, img);
+	if (c->verbose && shim_on(vm))
+		fprintf(stderr, "umbra: %u hypercall sites lead to the shim\n", vm->shim_sites);
 	build_tables(vm, &l);
 	r = write_start_info(vm, &l, &err);
 	if (r)

@@ -40,7 +40,8 @@
 	X(kick_rounds,	"kick lists handed to the gate") \
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \
-	X(multicalls,	"calls inside multicalls")
+	X(multicalls,	"calls inside multicalls") \
+	X(ring_entries,	"page-table updates and pins taken from the shim's ring")
 
 #define COUNTERS_HYPERCALLS	64
 

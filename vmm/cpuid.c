@@ -44,7 +44,7 @@ struct builder {
 	uint32_t words[CPUID_WORDS];
 };
 
-/* ---- tables --------------------------------------------------------------------------------------------------------- */
+/* ---- tables --------------------------------------------------------------------------------------------------- */
 
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *t, uint32_t leaf, uint32_t sub)
 {
@@ -82,7 +82,7 @@ static void add4(struct builder *b, uint32_t leaf, uint32_t eax, uint32_t ebx, u
 	add(b, leaf, 0, false, (const uint32_t[4]){ eax, ebx, ecx, edx });
 }
 
-/* ---- features ------------------------------------------------------------------------------------------------------- */
+/* ---- features ------------------------------------------------------------------------------------------------- */
 
 static uint32_t native_max(const struct cpuid_source *s, uint32_t base)
 {
@@ -114,8 +114,12 @@ static uint32_t feature_word(const struct builder *b, enum cpuid_word w)
 	word = native[p->reg] & show;
 	if (b->s->supported) {
 		cpuid_lookup(b->s->supported, p->leaf, p->sub, kvm);
-		/* Not features of the processor, so KVM's list says nothing about them. */
-		word &= kvm[p->reg] | (w == CPUID_1C ? BIT_HYPERVISOR | BIT_OSXSAVE : w == CPUID_E7D ? BIT_CONST_TSC : 0);
+		/* Not the processor's own, so KVM's list does not decide about them. */
+		if (w == CPUID_1C)
+			kvm[p->reg] |= BIT_HYPERVISOR | BIT_OSXSAVE;
+		else if (w == CPUID_E7D)
+			kvm[p->reg] |= BIT_CONST_TSC;
+		word &= kvm[p->reg];
 	}
 	return word;
 }
@@ -164,7 +168,7 @@ static void find_features(struct builder *b)
 		w[CPUID_E7D] &= ~BIT_CONST_TSC;
 }
 
-/* ---- XSAVE ---------------------------------------------------------------------------------------------------------- */
+/* ---- XSAVE ---------------------------------------------------------------------------------------------------- */
 
 uint32_t cpuid_area_bytes(const struct kvm_cpuid2 *t, uint64_t xcr0, bool compacted)
 {
@@ -201,7 +205,7 @@ static void add_xsave(struct builder *b)
 			     b->words[CPUID_D1A] & 2 ? cpuid_area_bytes(b->t, b->xcr0, true) : 0, 0, 0 });
 }
 
-/* ---- topology: one package, one thread per core, the last level of cache shared ---------------------------------------- */
+/* ---- topology: one package, one thread per core, the last level of cache shared ------------------------------- */
 
 static void add_caches(struct builder *b)
 {
@@ -229,7 +233,7 @@ static void add_topology(struct builder *b)
 	add(b, 0xb, 1, true, (const uint32_t[4]){ bits, b->s->vcpus, 2 << 8 | 1, 0 });	/* cores */
 }
 
-/* ---- leaves --------------------------------------------------------------------------------------------------------- */
+/* ---- leaves --------------------------------------------------------------------------------------------------- */
 
 static void add_basic(struct builder *b)
 {
@@ -256,7 +260,7 @@ static void add_basic(struct builder *b)
 		add(b, 7, 1, true, (const uint32_t[4]){ b->words[CPUID_71A], 0, 0, 0 });
 	add_topology(b);
 	add_xsave(b);
-	if (s->tsc_khz) {	/* a crystal of 1 MHz; without these, kernels calibrate against a PIT that is not there */
+	if (s->tsc_khz) {	/* a crystal of 1 MHz; without them, kernels try to calibrate against a PIT */
 		add4(b, 0x15, 1000, s->tsc_khz, 1000000, 0);
 		add4(b, 0x16, s->tsc_khz / 1000, s->tsc_khz / 1000, 100, 0);
 	}
@@ -346,7 +350,7 @@ int cpuid_policy(const struct cpuid_source *s, struct kvm_cpuid2 **out)
 	return 0;
 }
 
-/* ---- the VM's ------------------------------------------------------------------------------------------------------- */
+/* ---- the VM's ------------------------------------------------------------------------------------------------- */
 
 static void native(uint32_t leaf, uint32_t sub, uint32_t out[4])
 {

@@ -18,8 +18,8 @@
 
 /* The 32-bit words in which CPUID reports features. */
 enum cpuid_word {
-	CPUID_1C, CPUID_1D, CPUID_7B, CPUID_7C, CPUID_7D, CPUID_71A, CPUID_D1A, CPUID_E1C, CPUID_E1D, CPUID_E7D, CPUID_E8B,
-	CPUID_E21A, CPUID_WORDS
+	CPUID_1C, CPUID_1D, CPUID_7B, CPUID_7C, CPUID_7D, CPUID_71A, CPUID_D1A, CPUID_E1C, CPUID_E1D, CPUID_E7D,
+	CPUID_E8B, CPUID_E21A, CPUID_WORDS
 };
 
 /* One feature bit. A bit without a row is hidden. */

@@ -1,6 +1,6 @@
 /*
- * cpuid_features.c - the feature bits that umbra knows, and why some are kept from the guest. Bits and names: SDM vol. 2A,
- * CPUID; AMD APM vol. 3, appendix E. What a PV guest may have follows xen/arch-x86/cpufeatureset.h.
+ * cpuid_features.c - the feature bits that umbra knows, and why some are kept from the guest. Bits and names: SDM
+ * vol. 2A, CPUID; AMD APM vol. 3, appendix E. What a PV guest may have follows xen/arch-x86/cpufeatureset.h.
  */
 #include "vmm/cpuid.h"
 

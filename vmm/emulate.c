@@ -27,7 +27,9 @@ __u64 *emul_gpr(struct vcpu *v, ZydisRegister r)
 	};
 	ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
 
-	return whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15 ? by_number[whole - ZYDIS_REGISTER_RAX] : NULL;
+	if (whole < ZYDIS_REGISTER_RAX || whole > ZYDIS_REGISTER_R15)
+		return NULL;
+	return by_number[whole - ZYDIS_REGISTER_RAX];
 }
 
 uint64_t emul_address(struct vcpu *v, const struct emul_insn *in, const ZydisDecodedOperand *op)
@@ -68,7 +70,7 @@ bool emul_iopl_ok(const struct vcpu *v)
 	return cpl <= v->iopl;
 }
 
-/* ---- the small ones ------------------------------------------------------------------------------------------------- */
+/* ---- the small ones ------------------------------------------------------------------------------------------- */
 
 /* Xen: cli and sti are checked but change nothing, since popf could not be caught. */
 static enum emul_step emul_flag(struct vcpu *v, const struct emul_insn *in)
@@ -132,7 +134,7 @@ static enum emul_step emul_cpuid(struct vcpu *v, const struct emul_insn *in)
 	return STEP_RETIRE;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------------------------ */
 
 #define COUNTER(name)	offsetof(struct vcpu_counters, emulated.name)
 
@@ -176,7 +178,7 @@ static const struct emul_desc *lookup(uint16_t mnemonic)
 	return NULL;
 }
 
-/* ---- fetch, decode, retire -------------------------------------------------------------------------------------------- */
+/* ---- fetch, decode, retire ------------------------------------------------------------------------------------ */
 
 /* A code segment of the guest: what RIP is relative to, and whether it is 64-bit code. */
 struct code {

@@ -1,7 +1,7 @@
 /*
  * emulate.h - between the files that emulate instructions. Not for others.
  *
- * What is accepted, and from which mode, follows Xen (xen/arch/x86/pv/emul-priv-op.c); differences are named where they are.
+ * What is accepted, and from which mode, follows Xen (xen/arch/x86/pv/emul-priv-op.c); where it does not, the code says so.
  */
 #ifndef UMBRA_VMM_EMULATE_H
 #define UMBRA_VMM_EMULATE_H
@@ -38,7 +38,7 @@ enum emul_step emul_page_fault(struct vcpu *v, uint64_t va, uint32_t access);
 /* Whether the guest's IOPL lets the running mode do I/O and cli/sti. */
 bool emul_iopl_ok(const struct vcpu *v);
 
-/* ---- cpuid.c ---------------------------------------------------------------------------------------------------- */
+/* ---- cpuid.c -------------------------------------------------------------------------------------------------- */
 
 /* Size of an XSAVE area with these features, standard or compacted format (SDM vol. 1, 13.4). */
 uint32_t cpuid_xsave_bytes(struct vm *vm, uint64_t xcr0, bool compacted);

@@ -133,7 +133,7 @@ enum emul_step emul_invlpg(struct vcpu *v, const struct emul_insn *in)
 	return STEP_RETIRE;
 }
 
-/* ---- XCR0 ----------------------------------------------------------------------------------------------------------- */
+/* ---- XCR0 ----------------------------------------------------------------------------------------------------- */
 
 static bool xcr0_valid(uint64_t allowed, uint64_t x)
 {
@@ -151,8 +151,8 @@ enum emul_step emul_xsetbv(struct vcpu *v, const struct emul_insn *in)
 	if ((uint32_t)v->regs.r.rcx != 0 || !xcr0_valid(cpuid_xcr0(v->vm), value))
 		return STEP_REFUSE;
 	if (value != v->xcr0 && ioctl(v->fd, KVM_SET_XCRS, &x) < 0) {
-		vm_stop(v->vm, VMM_EXIT_ERROR, "KVM refuses XCR0 %#llx, which it had offered: %s", (unsigned long long)value,
-			strerror(errno));
+		vm_stop(v->vm, VMM_EXIT_ERROR, "KVM refuses XCR0 %#llx, which it had offered: %s",
+			(unsigned long long)value, strerror(errno));
 		return STEP_AGAIN;
 	}
 	v->xcr0 = value;

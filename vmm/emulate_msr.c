@@ -1,5 +1,5 @@
 /*
- * emulate_msr.c - rdmsr and wrmsr of the guest kernel. What is in no table is #GP: kernels probe with a handler in place.
+ * emulate_msr.c - rdmsr and wrmsr of the guest kernel. What is not here is #GP: kernels probe with a handler in place.
  */
 #include <sys/ioctl.h>
 #include <x86intrin.h>
@@ -23,7 +23,7 @@ static const struct msr_constant {
 } constants[] = {
 	{ 0x17, false, 0 },				/* PLATFORM_ID */
 	{ 0x3a, false, 1 },				/* FEATURE_CONTROL: locked, nothing on */
-	{ MSR_UCODE_REV, true, 1ull << 32 },		/* zero is written before CPUID and a read: SDM vol. 3A, 10.11.7.1 */
+	{ MSR_UCODE_REV, true, 1ull << 32 },		/* written with 0 before it is read: SDM vol. 3A, 10.11.7.1 */
 	{ 0xce, false, 0 },				/* PLATFORM_INFO: no CPUID faulting */
 	{ 0x140, false, 0 },				/* MISC_FEATURES_ENABLES */
 	/* MISC_ENABLE: fast strings; BTS and PEBS unavailable, xTPR off (Xen: guest_misc_enable()) */

@@ -1,6 +1,6 @@
 /*
- * emulate_port.c - port I/O. There are no devices behind ports: reads are all ones, writes go nowhere, but for the debug
- * console at 0xe9 (as Bochs and QEMU have it).
+ * emulate_port.c - port I/O. There are no devices behind ports: reads are all ones, writes go nowhere, but for the
+ * debug console at 0xe9 (as Bochs and QEMU have it).
  */
 #include "vmm/emulate.h"
 
@@ -81,7 +81,7 @@ enum emul_step emul_out(struct vcpu *v, const struct emul_insn *in)
 	return STEP_RETIRE;
 }
 
-/* ---- strings. Kernel mode, 64-bit code ------------------------------------------------------------------------------ */
+/* ---- strings. Kernel mode, 64-bit code ------------------------------------------------------------------------ */
 
 static uint64_t width_mask(const struct emul_insn *in)
 {
@@ -89,8 +89,8 @@ static uint64_t width_mask(const struct emul_insn *in)
 }
 
 /* `pointer` is RSI or RDI. Elements one by one, so that a fault leaves the registers at the element that faulted. */
-static enum emul_step string_io(struct vcpu *v, const struct emul_insn *in, const ZydisDecodedOperand *mem, __u64 *pointer,
-				bool to_memory)
+static enum emul_step string_io(struct vcpu *v, const struct emul_insn *in, const ZydisDecodedOperand *mem,
+				__u64 *pointer, bool to_memory)
 {
 	bool rep = in->i.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
 	uint64_t mask = width_mask(in);

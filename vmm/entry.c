@@ -68,6 +68,8 @@ int vcpu_reset(struct vcpu *v)
 	s.cr4 = 0x620;		/* PAE OSFXSR OSXMMEXCPT */
 	if (v->xcr0)
 		s.cr4 |= 0x40000;	/* OSXSAVE */
+	if (shim_wants_fsgsbase(v->vm) && v->vm->host.kind != VMM_HOST_PVM)
+		s.cr4 |= 0x10000;	/* FSGSBASE; on a PVM host ring 3 has the host's CR4 anyway */
 	s.efer = 0xd01;		/* NXE LMA LME SCE */
 	s.cr3 = v->cr3;
 	if (ioctl(v->fd, KVM_SET_SREGS, &s) < 0)

@@ -80,6 +80,7 @@ void xen_hypercall(struct vcpu *v)
 		r->rip -= 2;
 		return;
 	}
+	v->retries = 0;
 	r->rax = ret;
 }
 

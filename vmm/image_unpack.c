@@ -54,7 +54,7 @@ static int unpack_gzip(const uint8_t *in, size_t in_size, struct image_buf *out,
 		out->size += out_now - s.avail_out;
 		if (z == Z_MEM_ERROR)
 			ret = -ENOMEM;
-		else if (z == Z_BUF_ERROR || (z == Z_OK && *used == in_size && s.avail_out))
+		else if (z == Z_BUF_ERROR)	/* no progress: room there was, so input is what lacks */
 			ret = -ENODATA;
 		else if (z != Z_OK && z != Z_STREAM_END)
 			ret = -EBADMSG;
@@ -131,9 +131,7 @@ static int unpack_liblzma(lzma_stream *s, const uint8_t *in, size_t in_size, str
 		s->avail_out = out->room - out->size;
 		z = lzma_code(s, LZMA_FINISH);
 		out->size = out->room - s->avail_out;
-		ret = lzma_errno(z);
-		if (z == LZMA_OK && !s->avail_in && s->avail_out)
-			ret = -ENODATA;
+		ret = lzma_errno(z);	/* the second call without progress is LZMA_BUF_ERROR */
 	} while (!ret && z != LZMA_STREAM_END);
 	*used = in_size - s->avail_in;
 	lzma_end(s);

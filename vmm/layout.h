@@ -18,7 +18,8 @@
  *   slot 258     M2P, user read-only                           kernel roots only
  *   slot 259     gate page, IDT, vCPU areas                    every root
  *   slot 260     shadow pool, for the kick loop                every root
- *   slot 261-271 empty
+ *   slot 261     shim: code, user; the vCPU's shim data and ring, user   kernel roots only
+ *   slot 264-271 guest RAM by physical address, user, for the shim       kernel roots only
  */
 #ifndef UMBRA_VMM_LAYOUT_H
 #define UMBRA_VMM_LAYOUT_H
@@ -27,17 +28,28 @@
 #define HOLE_SLOT_M2P		258
 #define HOLE_SLOT_GATE		259
 #define HOLE_SLOT_POOL		260
+#define HOLE_SLOT_SHIM		261
+#define HOLE_SLOT_RAM		264
 
 #define M2P_VA			0xffff810000000000
 #define GATE_VA			0xffff818000000000
 #define IDT_VA			(GATE_VA + 0x1000)
 #define VCPU_AREA_VA(id)	(GATE_VA + 0x10000 + (id) * (VCPU_AREA_PAGES * 0x1000ull))
 #define POOL_VA			0xffff820000000000
+#define SHIM_VA			0xffff828000000000
+#define SHIM_CODE_PAGES		4
+#define SHIM_DATA_VA		(SHIM_VA + 0x10000)	/* one page */
+#define SHIM_INFO_VA		(SHIM_VA + 0x11000)	/* shared_info */
+#define SHIM_RING_VA		(SHIM_VA + 0x12000)	/* eight pages */
+#define SHIM_RING_PAGES		8
+#define RAM_MAP_VA		0xffff840000000000
+#define RAM_MAP_MAX		(8ull << 39)
 
 /* Frames of the monitor's slot, relative to its start. */
 #define MON_SHARED_INFO		0
 #define MON_GATE		1
 #define MON_IDT			2
+#define MON_SHIM_CODE		4
 #define MON_VCPU_AREAS		16
 
 /* Pages of one vCPU area. */
@@ -48,6 +60,8 @@
 #define AREA_KICK_PAGES		8
 #define AREA_GDT		16	/* 16 pages: the guest's entries, copied; from page 14 on Xen's reserved ones */
 #define AREA_LDT		32	/* 16 pages */
+#define AREA_SHIM_DATA		48
+#define AREA_SHIM_RING		49	/* SHIM_RING_PAGES */
 
 /* Ring-0 selectors, in the reserved part of the GDT (Xen's own selectors in xen/arch-x86/xen-x86_64.h end at 0xe04f). */
 #define GATE_CS			0xe100

@@ -12,3 +12,7 @@ $(B)/version.h: FORCE
 	@echo '#define UMBRA_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define UMBRA_VERSION "$(VERSION)"' > $@
 FORCE:
 .PHONY: FORCE
+
+# What runs inside the guest: no vectors, no stack protector, no calls out of its section.
+EXTRA_vmm_shim_code := -O2 -ffreestanding -fno-stack-protector -fcf-protection=none -mgeneral-regs-only -mfsgsbase \
+	-fno-jump-tables -fPIE -fno-asynchronous-unwind-tables -fno-sanitize=all -Wno-missing-prototypes

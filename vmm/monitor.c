@@ -27,9 +27,9 @@ static unsigned gate_l1_tables(const struct vm *vm)
 	return (16 + vm->nr_vcpus * VCPU_AREA_PAGES + 511) / 512;
 }
 
-static unsigned pool_l2_tables(const struct vm *vm)
+static unsigned l2_tables(uint64_t frames)
 {
-	return (vm->pool_pages * 4096ull + TABLE_GB - 1) / TABLE_GB;
+	return (frames * 4096 + TABLE_GB - 1) / TABLE_GB;
 }
 
 void monitor_layout(struct vm *vm)
@@ -40,8 +40,8 @@ void monitor_layout(struct vm *vm)
 	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
 	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
 	vm->mon_tables = (mfn_t){ at };
-	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate; L3 and L2s of the pool */
-	vm->nr_mon_tables = 2 + 2 + gate_l1_tables(vm) + 1 + pool_l2_tables(vm);
+	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
+	vm->nr_mon_tables = 2 + 2 + gate_l1_tables(vm) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
 	at += vm->nr_mon_tables;
 	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
 	vm->m2p = (mfn_t){ at };
@@ -109,6 +109,24 @@ static uint64_t map_gate(struct vm *vm, unsigned *used)
 	return l3_pa | LINK;
 }
 
+/* The shim as the guest kernel sees it: code, and the memory of vCPU 0. */
+static uint64_t map_shim(struct vm *vm, unsigned *used)
+{
+	const uint64_t ro = MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D, rw = ro | MMU_PTE_W | MMU_PTE_NX;
+	uint64_t l3_pa, l2_pa, l1_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = new_table(vm, used, &l2_pa);
+	uint64_t *l1 = new_table(vm, used, &l1_pa), area = vm->mon_first.n + MON_VCPU_AREAS;
+
+	l3[0] = l2_pa | LINK;
+	l2[0] = l1_pa | LINK;
+	for (unsigned i = 0; i < SHIM_CODE_PAGES; i++)
+		l1[i] = (vm->mon_first.n + MON_SHIM_CODE + i) << 12 | ro;
+	l1[(SHIM_DATA_VA - SHIM_VA) / 4096] = (area + AREA_SHIM_DATA) << 12 | rw;
+	l1[(SHIM_INFO_VA - SHIM_VA) / 4096] = (vm->mon_first.n + MON_SHARED_INFO) << 12 | rw;
+	for (unsigned i = 0; i < SHIM_RING_PAGES; i++)
+		l1[(SHIM_RING_VA - SHIM_VA) / 4096 + i] = (area + AREA_SHIM_RING + i) << 12 | rw;
+	return l3_pa | LINK;
+}
+
 static void build_idt(struct vm *vm)
 {
 	uint64_t *idt = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_IDT });
@@ -144,6 +162,12 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 		map_2m(vm, &used, vm->pool, vm->pool_pages, MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST];
 	hole[MMU_USER][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST];
+	if (shim_on(vm)) {
+		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = map_shim(vm, &used);
+		hole[MMU_KERNEL][HOLE_SLOT_RAM - HOLE_SLOT_FIRST] =
+			map_2m(vm, &used, (mfn_t){ 0 }, vm->ram_frames, MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A |
+			       MMU_PTE_D | MMU_PTE_NX);
+	}
 	vm->shared = vm->mon;			/* MON_SHARED_INFO */
 }
 

@@ -47,6 +47,8 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 
 	v->counters.exits.page_fault++;
 	if (in_hole(e->cr2)) {
+		if (shim_busy(v))
+			return shim_abort(v);
 		reflect_page_fault(v, e->cr2, (e->error_code & (MMU_PF_W | MMU_PF_FETCH | MMU_PF_P)) |
 				   (v->mode == MMU_USER ? MMU_PF_U : 0));
 		return;
@@ -65,6 +67,8 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 		break;
 	case MMU_TRUE:
 	case MMU_BAD:
+		if (shim_busy(v))
+			return shim_abort(v);
 		reflect_page_fault(v, e->cr2, r.error_code);
 		break;
 	}
@@ -125,6 +129,10 @@ static void other(struct vcpu *v, const struct gate_exit *e)
 
 void trap_exception(struct vcpu *v, const struct gate_exit *e)
 {
+	if (e->vector != VEC_PF && shim_busy(v)) {
+		v->counters.exits.exception++;
+		return shim_abort(v);
+	}
 	switch (e->vector) {
 	case VEC_PF:
 		return page_fault(v, e);

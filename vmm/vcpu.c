@@ -14,6 +14,8 @@
 /* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
 #define WAKE_SIGNAL SIGUSR1
 
+#define EVENT_RECHECK_NS 50000
+
 static __thread struct kvm_run *this_run;
 
 /* immediate_exit covers the signal that comes just before KVM_RUN (Documentation/virt/kvm/api.rst). */
@@ -21,6 +23,25 @@ static void on_wake(int sig)
 {
 	if (this_run)
 		this_run->immediate_exit = 1;
+}
+
+/* The shim writes FS and GS base natively, for which KVM wants to see the feature; the guest kernel is not told of it (it
+ * reads CPUID by the forced-emulation prefix), so it goes on asking us. */
+static int set_cpuid(struct vcpu *v)
+{
+	struct kvm_cpuid2 *c = v->vm->cpuid;
+	struct kvm_cpuid_entry2 *leaf7 = NULL;
+	int r;
+
+	for (unsigned i = 0; i < c->nent; i++)
+		if (c->entries[i].function == 7 && c->entries[i].index == 0)
+			leaf7 = &c->entries[i];
+	if (leaf7 && shim_wants_fsgsbase(v->vm))
+		leaf7->ebx |= 1;
+	r = ioctl(v->fd, KVM_SET_CPUID2, c) < 0 ? -errno : 0;
+	if (leaf7)
+		leaf7->ebx &= ~1u;
+	return r;
 }
 
 int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
@@ -53,8 +74,9 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	v->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 	if (v->run == MAP_FAILED)
 		return -errno;
-	if (ioctl(v->fd, KVM_SET_CPUID2, vm->cpuid) < 0)
-		return -errno;
+	r = set_cpuid(v);
+	if (r)
+		return r;
 	ioctl(v->fd, KVM_SET_DEVICE_ATTR, &offset);	/* guest TSC = host TSC where there is an offset at all */
 	v->trace_size = vm->config->trace_exits;
 	v->trace = calloc(v->trace_size ? v->trace_size : 1, sizeof *v->trace);
@@ -64,6 +86,7 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	if (r)
 		return r;
 	monitor_init_vcpu(v);
+	shim_init_vcpu(v);
 	xen_time_init(v);
 	return 0;
 }
@@ -150,10 +173,17 @@ void *vcpu_thread(void *arg)
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);
 		xen_timer_expired(v);
-		if (v->state != VCPU_MID_GATE && evtchn_pending(v))
-			bounce_event(v);
+		if (v->state != VCPU_MID_GATE && evtchn_pending(v)) {
+			/* On top of the shim nothing is delivered; it is over in microseconds. */
+			if (!shim_busy(v))
+				bounce_event(v);
+			else
+				v->recheck = vm_now(v->vm) + EVENT_RECHECK_NS;
+		}
 		xen_timer_arm(v);
+		shim_sync_out(v);
 		vcpu_enter(v, &e);
+		shim_sync_in(v);
 		trace_exit(v, &e);
 		handle(v, &e);
 	}

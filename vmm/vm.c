@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "vmm/shim_abi.h"
 #include "vmm/symbols.h"
 #include "vmm/vm.h"
 
@@ -24,6 +25,7 @@ void vmm_config_init(struct vmm_config *c)
 		.fill = MMU_FILL_LAZY,
 		.prefetch = MMU_PREFETCH_OFF,
 		.large = true,
+		.shim = (1u << SHIM_BITS) - 1,
 		.table = true,
 		.trace_exits = 64,
 	};
@@ -138,8 +140,11 @@ static int make_mmu(struct vm *vm)
 		.audit = vm->config->audit,
 	};
 
+	int r;
+
 	monitor_build(vm, c.hole);
-	return mmu_create(&c, &vm->mmu);
+	r = shim_install(vm);
+	return r ? r : mmu_create(&c, &vm->mmu);
 }
 
 /* Everything up to the point where a kernel can be loaded. */
@@ -157,7 +162,7 @@ static int machine_create(struct vm *vm, const char **what)
 	if (vm->fd < 0)
 		return -errno;
 	vm->kick = kick_choose(c->kick, &vm->host);
-	vm->ram_frames = c->memory >> 12;
+	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
 	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
 	vm->nr_vcpus = c->vcpus;
 	monitor_layout(vm);

@@ -118,6 +118,8 @@ struct vcpu {
 	char *area;			/* hva of the vCPU area */
 	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
 	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
+	uint32_t shim_tail;		/* ring entries taken */
+	uint64_t recheck;		/* look at events again at this system time, 0: no */
 	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
 	unsigned storm;			/* ... and how often it did in a row */
 	struct vcpu_counters counters;
@@ -149,6 +151,7 @@ struct vm {
 
 	unsigned nr_vcpus;
 	struct vcpu *vcpus;
+	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 
 	/* how it ends: first writer wins, `stop` under end_lock */
 	pthread_mutex_t end_lock;
@@ -217,6 +220,21 @@ bool monitor_descriptor_ok(uint64_t *desc);
 uint64_t *monitor_gdt(struct vcpu *v);
 uint64_t *monitor_ldt(struct vcpu *v);
 void monitor_set_ldt(struct vcpu *v, unsigned entries);
+
+/* ---- shim.c: hypercalls done inside the guest --------------------------------------------------------------------------- */
+struct image;
+bool shim_on(const struct vm *vm);
+bool shim_wants_fsgsbase(const struct vm *vm);
+int shim_install(struct vm *vm);
+void shim_patch_kernel(struct vm *vm, const struct image *img);
+void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret);
+void shim_init_vcpu(struct vcpu *v);
+void shim_set_info(struct vcpu *v, const void *hva);
+void shim_sync_in(struct vcpu *v);
+void shim_sync_out(struct vcpu *v);
+bool shim_busy(const struct vcpu *v);
+void shim_abort(struct vcpu *v);
+uint64_t shim_calls(struct vcpu *v, unsigned nr);
 
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */
 /* Through the kernel space of `v`. 0 or -EFAULT; then nothing or a prefix was copied. */

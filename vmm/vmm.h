@@ -42,6 +42,7 @@ struct vmm_config {
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
 	bool large;
+	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
 	double timeout;			/* seconds; 0: none */
@@ -68,11 +69,12 @@ int vmm_run(const struct vmm_config *config);
 enum vmm_host_kind { VMM_HOST_UNKNOWN, VMM_HOST_VTX, VMM_HOST_SVM, VMM_HOST_PVM };
 
 struct vmm_host {
-	int kvm_error;			/* 0, or -errno of open("/dev/kvm") */
+	int kvm_error;			/* 0, or -errno of open("/dev/kvm"); -ENODEV: it is not KVM */
 	int api_version;
 	enum vmm_host_kind kind;
 	int second_level;		/* 1: EPT/NPT on, 0: off, -1: KVM has none (PVM) or it cannot be told */
 	bool sync_regs, immediate_exit, stats_fd;
+	bool fsgsbase;			/* ring 3 may write FS and GS base */
 	int max_vcpus;
 	char kernel[96], cpu[64];
 	unsigned cpus, nodes;

@@ -6,7 +6,7 @@
 
 #include "vmm/vm.h"
 
-/* ---- time_scale.c. Any thread ---------------------------------------------------------------------------------- */
+/* ---- time_scale.c. Any thread --------------------------------------------------------------------------------- */
 
 /* TSC ticks to ns as the guest computes it: ns = ((ticks << shift) * mul) >> 32, shift right if negative. */
 struct time_scale {
@@ -17,7 +17,7 @@ struct time_scale {
 struct time_scale time_scale_from_khz(uint64_t khz);
 uint64_t time_scale_ns(struct time_scale s, uint64_t ticks);
 
-/* ---- xen_time.c. All on the vCPU's own thread, or before it exists ------------------------------------------------ */
+/* ---- xen_time.c. All on the vCPU's own thread, or before it exists -------------------------------------------- */
 
 /* The single-shot timer fires at `ns` (system time; past: at once). 0: stopped. */
 void xen_timer_set(struct vcpu *v, uint64_t ns);
@@ -29,7 +29,7 @@ int xen_runstate_set_area(struct vcpu *v, uint64_t va);
 /* v->runstate with the time since the last change added to the current state. */
 struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v);
 
-/* ---- xen_evtchn.c ------------------------------------------------------------------------------------------------- */
+/* ---- xen_evtchn.c --------------------------------------------------------------------------------------------- */
 
 /* Between begin and end, every event that becomes pending on any port wakes `v`. On its own thread. */
 void evtchn_poll_begin(struct vcpu *v);
@@ -38,7 +38,7 @@ void evtchn_poll_end(struct vcpu *v);
 int evtchn_port_pending(struct vm *vm, unsigned port);
 bool evtchn_virq_bound(struct vcpu *v, unsigned virq);
 
-/* ---- xen_sched.c -------------------------------------------------------------------------------------------------- */
+/* ---- xen_sched.c ---------------------------------------------------------------------------------------------- */
 
 /* Ends the run for a SHUTDOWN_* reason; what the hypercall returns. On the thread of `v`. */
 long xen_shutdown(struct vcpu *v, unsigned reason);

@@ -1,12 +1,12 @@
 /*
- * xen_evtchn.c - event channels, 2-level ABI (xen/event_channel.h; behaviour as xen/common/event_channel.c and event_2l.c).
+ * xen_evtchn.c - event channels, 2-level ABI (xen/event_channel.h; as xen/common/event_channel.c and event_2l.c).
  *
- * A channel is one 8-byte word. Changes are made under `lock`; senders only load the word, so raising an event takes no
- * lock on any thread. A send that races a close of the same port may leave a stray pending bit behind: an event too many,
- * which guests have to stand anyway.
+ * A channel is one 8-byte word. Changes are made under `lock`; senders only load the word, so raising an event takes
+ * no lock on any thread. A send that races a close of the same port may leave a stray pending bit behind: an event too
+ * many, which guests have to stand anyway.
  *
- * Order in raise(): pending bit, then v->info, then the selector. VCPUOP_register_vcpu_info sets every selector after it
- * has stored v->info, so an event that hit the old area is still found.
+ * Order in raise(): pending bit, then v->info, then the selector. VCPUOP_register_vcpu_info sets every selector after
+ * it has stored v->info, so an event that hit the old area is still found.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -78,7 +78,7 @@ static bool test_bit(const xen_ulong_t *words, unsigned bit)
 	return __atomic_load_n(&words[bit / PORTS_PER_WORD], __ATOMIC_SEQ_CST) >> bit % PORTS_PER_WORD & 1;
 }
 
-/* ---- raising ----------------------------------------------------------------------------------------------------- */
+/* ---- raising -------------------------------------------------------------------------------------------------- */
 
 /* A vCPU on its own thread looks at its events before it resumes; any other has to be told, masked or not: the guest's
  * unmask-then-look is no barrier against our set-then-look. */
@@ -152,7 +152,7 @@ void evtchn_raise_port(struct vm *vm, unsigned port)
 		raise(vm, port, c.vcpu);
 }
 
-/* ---- polling ------------------------------------------------------------------------------------------------------ */
+/* ---- polling -------------------------------------------------------------------------------------------------- */
 
 void evtchn_poll_begin(struct vcpu *v)
 {
@@ -173,7 +173,7 @@ int evtchn_port_pending(struct vm *vm, unsigned port)
 	return test_bit(vm->shared->evtchn_pending, port);
 }
 
-/* ---- the table, under evtchn->lock --------------------------------------------------------------------------------- */
+/* ---- the table, under evtchn->lock ---------------------------------------------------------------------------- */
 
 static int port_alloc(struct evtchn *e, struct channel c)
 {
@@ -248,7 +248,7 @@ void evtchn_fini(struct vm *vm)
 	vm->evtchn = NULL;
 }
 
-/* ---- the operations. Called with the lock held and a private copy of the argument ------------------------------------ */
+/* ---- the operations. Called with the lock held and a private copy of the argument ----------------------------- */
 
 union evtchn_arg {
 	struct evtchn_alloc_unbound alloc_unbound;
@@ -414,7 +414,7 @@ static long op_reset(struct vcpu *v, union evtchn_arg *arg)
 	return 0;
 }
 
-/* ---- the two that need no lock ------------------------------------------------------------------------------------- */
+/* ---- the two that need no lock -------------------------------------------------------------------------------- */
 
 static long op_send(struct vcpu *v, union evtchn_arg *arg)
 {

@@ -20,8 +20,8 @@ static bool has_reason(struct vcpu *v)
 }
 
 /*
- * Sleeps until there is an unmasked event, a deadline that makes one, the end of v->poll_deadline, vcpu_wake() or the end
- * of the VM. May return early. On the vCPU's own thread, which is not in KVM_RUN.
+ * Sleeps until there is an unmasked event, a deadline that makes one, the end of v->poll_deadline, vcpu_wake() or the
+ * end of the VM. May return early. On the vCPU's own thread, which is not in KVM_RUN.
  *
  * No wake-up is lost: vcpu_wake() sets `wake` and then reads `blocked`; here `blocked` is set before `wake` is read.
  */
@@ -35,7 +35,8 @@ void vcpu_block(struct vcpu *v)
 	if (!has_reason(v)) {
 		xen_runstate(v, RUNSTATE_blocked);
 		do {
-			uint64_t next = xen_next_deadline(v), now = next ? vm_now(v->vm) : 0, left = next > now ? next - now : 0;
+			uint64_t next = xen_next_deadline(v), now = next ? vm_now(v->vm) : 0;
+			uint64_t left = next > now ? next - now : 0;
 			struct timespec t = { .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 };
 
 			/* Readable perhaps from a wake-up that was too late for the block before: then once round. */

@@ -5,9 +5,9 @@
  * vcpu_time_info), so that a deadline it names means the same here. With a constant TSC the anchor never moves and the
  * guest may read the clock in user mode (XEN_PVCLOCK_TSC_STABLE_BIT); else the anchor follows CLOCK_MONOTONIC.
  *
- * A running vCPU is interrupted by a POSIX timer that signals its thread; a blocked one sleeps in ppoll() with a timeout
- * (xen_sched.c). The POSIX timer is left alone while it will fire no later than needed: guests push deadlines forward all
- * the time, and one exit too many is cheaper than a system call for each.
+ * A running vCPU is interrupted by a POSIX timer that signals its thread; a blocked one sleeps in ppoll() with a
+ * timeout (xen_sched.c). The POSIX timer is left alone while it will fire no later than needed: guests push deadlines
+ * forward all the time, and one exit too many is cheaper than a system call for each.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,11 +21,11 @@
 #define NS_PER_S	1000000000ull
 #define TICK_NS		10000000ull	/* PV guests start with a 100 Hz ticker (xen/arch/x86/pv/domain.c) */
 #define ANCHOR_NS	NS_PER_S	/* how often an unstable clock is anchored anew */
-#define STALE_SHIFT	50		/* a deadline this far (2^50 ns) away is a guest's overflow (Xen: do_set_timer_op) */
-/* CLOCK_MONOTONIC may be slewed against the TSC by up to 500 ppm (adjtimex(2)): what a timer may be early by, as a shift. */
+#define STALE_SHIFT	50		/* a deadline 2^50 ns away is a guest's overflow (Xen: do_set_timer_op) */
+/* CLOCK_MONOTONIC may be slewed by 500 ppm (adjtimex(2)): by how much a timer may be early, as a shift. */
 #define SLEW_SHIFT	10
 
-/* ---- the clock ------------------------------------------------------------------------------------------------------ */
+/* ---- the clock ------------------------------------------------------------------------------------------------ */
 
 static uint64_t monotonic_ns(void)
 {
@@ -47,11 +47,17 @@ uint64_t vm_now(const struct vm *vm)
 	return time_scale_ns(time_scale_from_khz(vm->tsc_khz), __rdtsc() - vm->tsc_start);
 }
 
+/* Other processors see our stores in program order (SDM vol. 3A, 8.2.2): the compiler has to keep it, too. */
+static void store_order(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 /* Writes a time area in the order its version demands: odd, contents, even. */
 static void store_time(struct vcpu_time_info *to, struct vcpu_time_info t)
 {
 	__atomic_store_n(&to->version, t.version | 1, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_order();
 	memcpy(&to->tsc_timestamp, &t.tsc_timestamp, sizeof t - offsetof(struct vcpu_time_info, tsc_timestamp));
 	__atomic_store_n(&to->version, t.version, __ATOMIC_SEQ_CST);
 }
@@ -78,9 +84,9 @@ void xen_time_publish(struct vcpu *v)
 	/* Guest memory by address: may fail at any time, then the guest has only itself to blame. */
 	odd = v->time.version - 1;
 	if (guest_write(v, v->time_va.a, &odd, sizeof odd) == 0) {
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		store_order();
 		guest_write(v, v->time_va.a + 4, (char *)&v->time + 4, sizeof v->time - 4);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		store_order();
 		guest_write(v, v->time_va.a, &v->time.version, 4);
 	}
 }
@@ -130,7 +136,7 @@ void xen_time_init(struct vcpu *v)
 	xen_time_publish(v);
 }
 
-/* ---- timers --------------------------------------------------------------------------------------------------------- */
+/* ---- timers --------------------------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
@@ -139,7 +145,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 uint64_t xen_next_deadline(const struct vcpu *v)
 {
-	uint64_t next = earlier(v->deadline, v->poll_deadline);
+	uint64_t next = earlier(earlier(v->deadline, v->poll_deadline), v->recheck);
 
 	/* The ticker neither wakes a vCPU that blocks (Xen: only running vCPUs get it) nor runs for nobody. */
 	if (v->period && !atomic_load(&v->blocked) && evtchn_virq_bound((struct vcpu *)v, VIRQ_TIMER))
@@ -152,9 +158,11 @@ void xen_timer_expired(struct vcpu *v)
 	bool fire = false;
 	uint64_t now;
 
-	if (!v->deadline && !v->period && clock_stable(v->vm))
+	if (!v->deadline && !v->period && !v->recheck && clock_stable(v->vm))
 		return;
 	now = vm_now(v->vm);
+	if (v->recheck <= now)
+		v->recheck = 0;
 	if (v->deadline && v->deadline <= now) {
 		v->deadline = 0;
 		fire = true;
@@ -175,8 +183,8 @@ static bool make_timer(struct vcpu *v)
 
 	ev._sigev_un._tid = v->tid;
 	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer)) {
-		vm_stop(v->vm, VMM_EXIT_ERROR, "no timer for vCPU %u: %s; raise the limit of pending signals (ulimit -i)", v->id,
-			strerror(errno));
+		vm_stop(v->vm, VMM_EXIT_ERROR, "no timer for vCPU %u: %s; raise the limit of pending signals (ulimit -i)",
+			v->id, strerror(errno));
 		return false;
 	}
 	v->timer_made = true;
@@ -225,7 +233,7 @@ long xen_set_timer_op(struct vcpu *v, const uint64_t a[6])
 	return 0;
 }
 
-/* ---- runstate --------------------------------------------------------------------------------------------------------- */
+/* ---- runstate ------------------------------------------------------------------------------------------------- */
 
 struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v)
 {
@@ -248,10 +256,10 @@ static int publish_runstate(struct vcpu *v)
 	r.state_entry_time |= XEN_RUNSTATE_UPDATE;
 	if (guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time))
 		return -EFAULT;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_order();
 	if (guest_write(v, v->runstate_va.a, &r, sizeof r))
 		return -EFAULT;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_order();
 	r.state_entry_time &= ~XEN_RUNSTATE_UPDATE;
 	return guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time);
 }

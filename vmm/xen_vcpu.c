@@ -7,8 +7,8 @@
 #define PERIOD_MAX_NS	(1ull << 50)		/* ... STIME_DELTA_MAX is of this order */
 
 /*
- * Moves `o`'s vcpu_info to a frame of the guest's choice, once. What was pending stays so: after the move every selector is
- * set, so an event raised through the old address meanwhile is found too (xen_evtchn.c).
+ * Moves `o`'s vcpu_info to a frame of the guest's choice, once. What was pending stays so: after the move every
+ * selector is set, so an event raised through the old address meanwhile is found too (xen_evtchn.c).
  */
 static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_info *a)
 {
@@ -29,6 +29,7 @@ static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_i
 	new->arch = old->arch;
 	mmu_mark_dirty(vm->mmu, (gfn_t){ a->mfn });
 	atomic_store(&o->info, new);
+	shim_set_info(o, new);
 	xen_time_publish(o);
 	__atomic_store_n(&new->evtchn_pending_sel, ~0ul, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&new->evtchn_upcall_pending, 1, __ATOMIC_SEQ_CST);

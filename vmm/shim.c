@@ -1,0 +1,268 @@
+/*
+ * shim.c - the VMM's side of the shim: putting it in place, hooking the kernel's hypercall sites to it, and reading what
+ * it left behind. shim_abi.h says who owns which field; nothing read here is trusted.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "vmm/image.h"
+#include "vmm/shim_abi.h"
+#include "vmm/vm.h"
+
+extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[];
+
+_Static_assert(offsetof(struct shim_data, saved_rsp) == SD_SAVED_RSP, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, info) == SD_INFO, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, cs) == SD_CS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, ss) == SD_SS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, calls) == SD_CALLS, "shim_abi.h");
+_Static_assert(sizeof(struct shim_data) <= 4096, "one page");
+_Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
+
+static uint64_t va_of(const char *symbol)
+{
+	return SHIM_VA + (symbol - __start_shim_text);
+}
+
+static struct shim_data *data(struct vcpu *v)
+{
+	return (struct shim_data *)(v->area + AREA_SHIM_DATA * 4096);
+}
+
+bool shim_on(const struct vm *vm)
+{
+	return vm->config->shim != 0;
+}
+
+bool shim_wants_fsgsbase(const struct vm *vm)
+{
+	return (vm->config->shim & SHIM_DOES(segment)) && vm->host.fsgsbase;
+}
+
+int shim_install(struct vm *vm)
+{
+	size_t bytes = __stop_shim_text - __start_shim_text;
+
+	if (bytes > SHIM_CODE_PAGES * 4096)
+		return -E2BIG;
+	memcpy((char *)vm->mon + MON_SHIM_CODE * 4096, __start_shim_text, bytes);
+	return 0;
+}
+
+/* ---- hooking the kernel --------------------------------------------------------------------------------------------- */
+
+/* Eight bytes of padding (int3) for a pointer, near enough for a RIP-relative operand. Kernels pad every function. */
+static uint8_t *find_padding(uint8_t *text, size_t size, size_t *from)
+{
+	size_t run = 0;
+
+	for (size_t i = *from; i < size; i++) {
+		run = text[i] == 0xcc ? run + 1 : 0;
+		/* One byte more: an int3 that ends an instruction stream (SLS) stays. */
+		if (run == 9) {
+			*from = i + 1;
+			return &text[i - 7];
+		}
+	}
+	return NULL;
+}
+
+static bool place_pointer(uint8_t *text, size_t size, size_t *from, uint64_t target, uint8_t *insn, uint8_t op)
+{
+	uint8_t *slot = find_padding(text, size, from);
+	int32_t rel;
+
+	if (!slot)
+		return false;
+	memcpy(slot, &target, 8);
+	rel = slot - (insn + 6);
+	insn[0] = 0xff;
+	insn[1] = op;
+	memcpy(insn + 2, &rel, 4);
+	return true;
+}
+
+/*
+ * Inline `syscall`, as Linux has it since XSA-466. The call function:
+ *	push rcx; push r11; syscall; pop r11; pop rcx; <return>
+ * becomes `call *ptr(%rip); nop`, its eight bytes exactly, because the kernel itself rewrites the return behind it. And
+ * HYPERVISOR_iret: `mov $23, %eax; syscall` becomes `jmp *ptr(%rip)`.
+ */
+static void patch_text(struct vm *vm, uint8_t *text, size_t size)
+{
+	static const uint8_t call[] = { 0x51, 0x41, 0x53, 0x0f, 0x05, 0x41, 0x5b, 0x59 };
+	static const uint8_t iret[] = { 0x41, 0x53, 0x50, 0xb8, 0x17, 0, 0, 0, 0x0f, 0x05 };
+	size_t from = 0;
+
+	for (size_t i = 0; i + 16 < size; i++) {
+		if (text[i] == 0x51 && !memcmp(text + i, call, sizeof call)) {
+			if (!place_pointer(text, size, &from, va_of(shim_call), text + i, 0x15))
+				return;
+			memcpy(text + i + 6, (uint8_t[]){ 0x66, 0x90 }, 2);
+			vm->shim_sites++;
+		} else if (text[i] == 0x41 && !memcmp(text + i, iret, sizeof iret) &&
+			   (vm->config->shim & SHIM_DOES(iret))) {
+			if (!place_pointer(text, size, &from, va_of(shim_iret), text + i + 3, 0x25))
+				return;
+			text[i + 9] = 0xcc;
+			vm->shim_sites++;
+		}
+	}
+}
+
+void shim_patch_kernel(struct vm *vm, const struct image *img)
+{
+	if (!shim_on(vm))
+		return;
+	for (unsigned i = 0; i < img->nr_segments; i++) {
+		const struct image_segment *s = &img->segments[i];
+
+		patch_text(vm, (uint8_t *)vm->ram + s->pa, s->filesz);
+	}
+}
+
+/* An entry of a hypercall page (build.c): 32 bytes. */
+void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret)
+{
+	uint64_t target = va_of(iret ? shim_iret : shim_call);
+
+	if (iret) {	/* push rcx; push r11; push rax; jmp *0(%rip) */
+		memcpy(p, (uint8_t[]){ 0x51, 0x41, 0x53, 0x50, 0xff, 0x25, 0, 0, 0, 0 }, 10);
+		memcpy(p + 10, &target, 8);
+	} else {	/* mov $nr, %eax; jmp *0(%rip) */
+		memcpy(p, (uint8_t[]){ 0xb8, nr, 0, 0, 0, 0xff, 0x25, 0, 0, 0, 0 }, 11);
+		memcpy(p + 11, &target, 8);
+	}
+}
+
+/* ---- around every run of the guest ------------------------------------------------------------------------------------ */
+
+static void drain_entry(struct vcpu *v, uint64_t e)
+{
+	gfn_t gfn = { e >> 12 };
+	unsigned what = e & 7;
+
+	if (gfn.n >= v->vm->ram_frames)
+		return;
+	mmu_mark_dirty(v->vm->mmu, gfn);
+	switch (what) {
+	case SHIM_UPDATE:
+		mmu_updated(v->mmu, gfn, e >> 3 & 511);
+		break;
+	case SHIM_PIN1 ... SHIM_PIN4:
+		mmu_pin(v->mmu, gfn, what - SHIM_PIN1 + 1);
+		break;
+	case SHIM_UNPIN:
+		mmu_unpin(v->mmu, gfn);
+		break;
+	}
+}
+
+/* After an exit, before anything else looks at the guest's tables. */
+void shim_sync_in(struct vcpu *v)
+{
+	struct shim_data *d = data(v);
+	const uint64_t *ring = (const uint64_t *)(v->area + AREA_SHIM_RING * 4096);
+	uint32_t head, n;
+
+	if (!shim_on(v->vm))
+		return;
+	head = __atomic_load_n(&d->head, __ATOMIC_ACQUIRE);
+	n = head - v->shim_tail;
+	if (n > SHIM_RING)	/* scribbled over */
+		n = SHIM_RING;
+	for (uint32_t i = 0; i < n; i++)
+		drain_entry(v, __atomic_load_n(&ring[(head - n + i) & (SHIM_RING - 1)], __ATOMIC_RELAXED));
+	v->shim_tail = head;
+	__atomic_store_n(&d->tail, head, __ATOMIC_RELEASE);
+	v->counters.vcpu.ring_entries += n;
+	d->removed = 0;			/* queued as kicks, which the next resume runs */
+
+	v->kernel_ss = d->kernel_ss;
+	v->kernel_sp = d->kernel_sp;
+	v->gs_base[MMU_USER] = (uint64_t)((int64_t)(d->gs_user << 16) >> 16);
+	v->deadline = d->deadline;
+}
+
+/* Before the guest runs. */
+void shim_sync_out(struct vcpu *v)
+{
+	struct shim_data *d = data(v);
+
+	if (!shim_on(v->vm))
+		return;
+	d->kernel_l4 = v->l4[MMU_KERNEL].n;
+	d->kernel_ss = v->kernel_ss;
+	d->kernel_sp = v->kernel_sp;
+	d->gs_user = v->gs_base[MMU_USER];
+	d->deadline = v->deadline;
+	d->armed = v->armed;
+	d->must_flush = mmu_out_of_sync(v->vm->mmu);
+	memcpy(d->debugreg, v->debugreg, sizeof d->debugreg);
+}
+
+void shim_init_vcpu(struct vcpu *v)
+{
+	struct shim_data *d = data(v);
+	bool pvm = v->vm->host.kind == VMM_HOST_PVM;
+
+	if (!shim_on(v->vm))
+		return;
+	d->enabled = v->vm->config->shim;
+	if (!v->vm->host.fsgsbase)
+		d->enabled &= ~SHIM_DOES(segment);
+	d->ram_frames = v->vm->ram_frames;
+	d->nr_gfns = v->vm->nr_gfns;
+	d->nr_vcpus = v->vm->nr_vcpus;
+	/* On a PVM host ring 3 runs on the host's own GDT. */
+	d->cs = pvm ? 0x33 : FLAT_KERNEL_CS;
+	d->ss = pvm ? 0x2b : FLAT_KERNEL_SS;
+	shim_set_info(v, NULL);
+}
+
+/* The guest moved its vcpu_info to guest RAM at `hva`; NULL: it is in shared_info. */
+void shim_set_info(struct vcpu *v, const void *hva)
+{
+	const char *ram = v->vm->ram;
+
+	if (!shim_on(v->vm))
+		return;
+	if (hva)
+		data(v)->info = RAM_MAP_VA + ((const char *)hva - ram);
+	else
+		data(v)->info = SHIM_INFO_VA + v->id * sizeof(struct vcpu_info);
+}
+
+uint64_t shim_calls(struct vcpu *v, unsigned nr)
+{
+	return shim_on(v->vm) ? data(v)->calls[nr & 63] : 0;
+}
+
+/* ---- the guest stopped inside the shim ----------------------------------------------------------------------------------- */
+
+/* The guest kernel is in the shim's code: no event may be delivered on top of it. */
+bool shim_busy(const struct vcpu *v)
+{
+	return shim_on(v->vm) && v->mode == MMU_KERNEL && v->regs.r.rip >= SHIM_VA &&
+	       v->regs.r.rip < SHIM_VA + SHIM_CODE_PAGES * 4096;
+}
+
+/* A fault that the guest's own pointers caused inside the shim: give the hypercall up, the VMM does it all and reports. */
+void shim_abort(struct vcpu *v)
+{
+	uint64_t sp = data(v)->saved_rsp;
+
+	if (v->regs.r.rip >= va_of(shim_iret) && v->regs.r.rip < va_of(shim_iret_exit)) {
+		v->regs.r.rip = va_of(shim_iret_exit);
+		return;
+	}
+	if (!sp || ++v->retries > 64) {
+		vcpu_crash(v, "a fault in the shim at %#llx that no hypercall explains: the guest has changed the shim's memory",
+			   (unsigned long long)v->regs.r.rip);
+		return;
+	}
+	data(v)->saved_rsp = 0;
+	v->regs.r.rip = va_of(shim_call_abort);
+	v->regs.r.rsp = sp;
+}

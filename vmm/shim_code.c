@@ -1,0 +1,249 @@
+/*
+ * shim_code.c - hypercalls done inside the guest, at ring 3: page-table updates and the like are stores to memory that the
+ * guest owns anyway, plus a line in a ring that tells the VMM which shadow entries to look at.
+ *
+ * This file does not run in the VMM. Its functions lie in section shim_text, are copied to SHIM_VA and see the guest
+ * kernel's address space: RAM_MAP_VA shows all of guest RAM by physical address, SHIM_DATA_VA the vCPU's struct
+ * shim_data. No data, no calls out of the section, no vector registers (module.mk has the flags).
+ *
+ * Everything may be done twice: whatever the shim cannot finish it gives up, and the VMM does the whole hypercall again.
+ * That is safe because stores of the same entry, pins and unpins are idempotent.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "vmm/layout.h"
+#include "vmm/shim_abi.h"
+#include "vmm/xen.h"
+
+#define SHIM	__attribute__((section("shim_text")))
+#define INLINE	static inline __attribute__((always_inline))
+#define D	((volatile struct shim_data *)SHIM_DATA_VA)
+#define RING	((volatile uint64_t *)SHIM_RING_VA)
+
+#define PTE_P	1ull
+#define PTE_PS	0x80ull
+#define ADDR	0x000ffffffffff000ull
+
+struct shim_regs {			/* as shim_entry.S pushes them */
+	uint64_t rax, rdi, rsi, rdx, r10, r8, r9, r11, rcx, rbx;
+};
+
+uint64_t shim_dispatch(struct shim_regs *r);
+
+INLINE bool ring_full(unsigned more)
+{
+	return D->head - D->tail > SHIM_RING - more;
+}
+
+INLINE void log_entry(uint64_t e)
+{
+	RING[D->head & (SHIM_RING - 1)] = e;
+	__atomic_store_n(&D->head, D->head + 1, __ATOMIC_RELEASE);
+}
+
+INLINE bool entry_ok(uint64_t gpte)
+{
+	return !(gpte & PTE_P) || (gpte & ADDR) >> 12 < D->nr_gfns;
+}
+
+INLINE uint64_t *at(uint64_t pa)
+{
+	return (uint64_t *)(RAM_MAP_VA + pa);
+}
+
+/* The store the guest asked for. A/D that the processor (the VMM, for us) sets meanwhile must survive PRESERVE_AD. */
+INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
+{
+	uint64_t *p = at(pa), old = __atomic_load_n(p, __ATOMIC_RELAXED), new;
+
+	do
+		new = preserve_ad ? gpte | (old & 0x60) : gpte;
+	while (!__atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	if (old & PTE_P)
+		D->removed = 1;
+	log_entry((pa & ~0xfffull) | (pa & 0xff8) | SHIM_UPDATE);
+}
+
+/* A flush has something to do only if a present entry changed, or a table is out of sync. */
+INLINE bool flush_idle(void)
+{
+	return !D->removed && !D->must_flush;
+}
+
+SHIM static bool do_mmu_update(const struct mmu_update *u, uint64_t count, uint32_t *done, uint64_t domain)
+{
+	if (domain != DOMID_SELF || count > 64 || ring_full(count))
+		return false;
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t ptr = u[i].ptr, val = u[i].val, what = ptr & 7;
+
+		if ((what != MMU_NORMAL_PT_UPDATE && what != MMU_PT_UPDATE_PRESERVE_AD) || ptr >> 12 >= D->ram_frames ||
+		    !entry_ok(val))
+			return false;
+		store(ptr & ~7ull, val, what == MMU_PT_UPDATE_PRESERVE_AD);
+	}
+	if (done)
+		*done = count;
+	return true;
+}
+
+SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
+{
+	uint64_t table = D->kernel_l4;
+
+	if (!entry_ok(val) || ring_full(1) || (flags && !flush_idle()))
+		return false;
+	for (unsigned shift = 39; shift > 12; shift -= 9) {
+		uint64_t e;
+
+		if (table >= D->ram_frames)
+			return false;
+		e = *at(table << 12 | (va >> shift & 511) << 3);
+		if (!(e & PTE_P) || (e & PTE_PS))
+			return false;
+		table = (e & ADDR) >> 12;
+	}
+	if (table >= D->ram_frames)
+		return false;
+	store(table << 12 | (va >> 12 & 511) << 3, val, false);
+	return !flags || flush_idle();
+}
+
+/* Pins take effect when the VMM reads the ring, which it does before it looks at anything else. */
+SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t *done, uint64_t domain)
+{
+	if (domain != DOMID_SELF || count > 64 || ring_full(count))
+		return false;
+	for (uint64_t i = 0; i < count; i++) {
+		uint32_t cmd = op[i].cmd;
+		bool table_op = cmd <= MMUEXT_UNPIN_TABLE;
+
+		if (table_op ? op[i].arg1.mfn >= D->ram_frames :
+			       !(cmd >= MMUEXT_TLB_FLUSH_LOCAL && cmd <= MMUEXT_INVLPG_ALL && flush_idle()))
+			return false;
+	}
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t gfn = op[i].arg1.mfn;
+		uint32_t cmd = op[i].cmd;
+
+		if (cmd > MMUEXT_UNPIN_TABLE || gfn >= D->ram_frames)
+			continue;
+		log_entry(gfn << 12 | (cmd == MMUEXT_UNPIN_TABLE ? SHIM_UNPIN : SHIM_PIN1 + (cmd - MMUEXT_PIN_L1_TABLE)));
+		if (cmd == MMUEXT_UNPIN_TABLE)
+			D->removed = 1;		/* shadows will be dropped */
+	}
+	if (done)
+		*done = count;
+	return true;
+}
+
+SHIM static bool do_segment_base(uint64_t which, uint64_t base)
+{
+	if ((uint64_t)((int64_t)(base << 16) >> 16) != base)
+		return false;
+	switch (which) {
+	case SEGBASE_FS:
+		__asm__ volatile("wrfsbase %0" : : "r"(base));
+		return true;
+	case SEGBASE_GS_USER:
+		D->gs_user = base;
+		return true;
+	case SEGBASE_GS_KERNEL:
+		__asm__ volatile("wrgsbase %0" : : "r"(base));
+		return true;
+	default:
+		return false;
+	}
+}
+
+SHIM static bool do_vcpu_op(uint64_t cmd, uint64_t vcpu, const uint64_t *arg, uint64_t *ret)
+{
+	if (cmd == VCPUOP_is_up && (D->enabled & SHIM_DOES(misc))) {
+		*ret = vcpu < D->nr_vcpus ? vcpu == 0 : (uint64_t)-2 /* ENOENT */;
+		return vcpu == 0 || vcpu >= D->nr_vcpus;
+	}
+	if (cmd == VCPUOP_set_singleshot_timer && vcpu == 0 && (D->enabled & SHIM_DOES(timer))) {
+		const struct vcpu_set_singleshot_timer *t = (const void *)arg;
+
+		if (!D->armed || t->timeout_abs_ns < D->armed || t->flags)
+			return false;
+		D->deadline = t->timeout_abs_ns;
+		*ret = 0;
+		return true;
+	}
+	return false;
+}
+
+SHIM static bool call(uint64_t nr, const uint64_t *a, uint64_t *ret)
+{
+	uint32_t does = D->enabled;
+	const struct vcpu_info *info = (const void *)D->info;
+
+	*ret = 0;
+	switch (nr) {
+	case __HYPERVISOR_mmu_update:
+		return (does & SHIM_DOES(mmu)) && do_mmu_update((const void *)a[0], a[1], (uint32_t *)a[2], a[3]);
+	case __HYPERVISOR_update_va_mapping:
+		return (does & SHIM_DOES(mmu)) && do_update_va_mapping(a[0], a[1], a[2]);
+	case __HYPERVISOR_mmuext_op:
+		return (does & SHIM_DOES(mmuext)) && do_mmuext((const void *)a[0], a[1], (uint32_t *)a[2], a[3]);
+	case __HYPERVISOR_stack_switch:
+		if (!(does & SHIM_DOES(stack)))
+			return false;
+		D->kernel_ss = a[0];
+		D->kernel_sp = a[1];
+		return true;
+	case __HYPERVISOR_set_segment_base:
+		return (does & SHIM_DOES(segment)) && do_segment_base(a[0], a[1]);
+	case __HYPERVISOR_vcpu_op:
+		return do_vcpu_op(a[0], a[1], (const void *)a[2], ret);
+	case __HYPERVISOR_xen_version:		/* 0 is Linux's way to have pending events delivered */
+		*ret = 4 << 16 | 17;
+		return (does & SHIM_DOES(misc)) && a[0] == XENVER_version &&
+		       (info->evtchn_upcall_mask || !info->evtchn_upcall_pending);
+	case __HYPERVISOR_get_debugreg:
+		*ret = D->debugreg[a[0] & 7];
+		return (does & SHIM_DOES(misc)) && (a[0] < 4 || a[0] == 6 || a[0] == 7);
+	default:
+		return false;
+	}
+}
+
+SHIM static bool do_multicall(struct multicall_entry *list, uint64_t count)
+{
+	if (count > 256)
+		return false;
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t a[4] = { list[i].args[0], list[i].args[1], list[i].args[2], list[i].args[3] };
+		uint64_t ret, nr = list[i].op;
+
+		if (nr == __HYPERVISOR_multicall || !call(nr, a, &ret))
+			return false;
+		list[i].result = ret;
+		D->calls[nr & 63]++;
+	}
+	return true;
+}
+
+/* 1: done, the result is in r->rax. 0: the VMM's. */
+SHIM uint64_t shim_dispatch(struct shim_regs *r)
+{
+	const uint64_t a[4] = { r->rdi, r->rsi, r->rdx, r->r10 };
+	uint64_t ret = 0, nr = r->rax;
+
+	if (nr == __HYPERVISOR_multicall) {
+		if (!(D->enabled & SHIM_DOES(multicall)) || !do_multicall((void *)a[0], (uint32_t)a[1]))
+			return 0;
+	} else if (nr == __HYPERVISOR_mmu_update || nr == __HYPERVISOR_mmuext_op) {
+		const uint64_t b[4] = { a[0], (uint32_t)a[1], a[2], a[3] };
+
+		if (!call(nr, b, &ret))
+			return 0;
+	} else if (!call(nr, a, &ret)) {
+		return 0;
+	}
+	D->calls[nr & 63]++;
+	r->rax = ret;
+	return 1;
+}
