@@ -1,0 +1,329 @@
+/*
+ * entry.c - what a guest entry asks for, and making one shadow entry say so.
+ */
+#include "mmu/internal.h"
+
+#define SYNTHETIC	(MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D)
+
+uint64_t entry_gpte(const struct mmu *mmu, const struct shadow_key *key, unsigned index)
+{
+	uint64_t frame;
+
+	if (!(key->role & ROLE_DIRECT))
+		return gpte_load(mmu, key->gfn, index);
+	frame = key->gfn + ((uint64_t)index << (9 * (key->level - 1)));
+	return frame << MMU_PAGE_SHIFT | SYNTHETIC | (key->level > 1 ? MMU_PTE_PS : 0);
+}
+
+/* The role of the table that a link of a guest table leads to. */
+static uint8_t child_role(const struct mmu *mmu, const struct shadow_key *key, uint64_t gpte)
+{
+	if (key->role & ROLE_STRICT)
+		return ROLE_STRICT;
+	/* The user half of a kernel root is that of the user root, unless the kernel needs more rights there. */
+	if (key->level == MMU_LEVELS && (gpte & MMU_PTE_U) && !(frame_flags(mmu, pte_frame(gpte)) & FRAME_MIXED))
+		return ROLE_STRICT;
+	return (key->role & ROLE_RO) | (gpte & MMU_PTE_W ? 0 : ROLE_RO);
+}
+
+static void want_big(const struct mmu *mmu, const struct shadow_key *key, uint64_t gpte, struct want *out)
+{
+	bool ro = (key->role & ROLE_RO) || (!(key->role & ROLE_STRICT) && !(gpte & MMU_PTE_W));
+
+	out->gfn = pte_frame(gpte) & ~((1ull << (9 * (key->level - 1))) - 1);
+	if (out->gfn >= mmu->nr_gfns)
+		return;
+	out->kind = WANT_BIG;
+	out->w = !ro && (gpte & MMU_PTE_W) && (gpte & MMU_PTE_D);
+	out->link_w = ro || out->w;
+	out->child = (struct shadow_key){ out->gfn, key->level - 1, ROLE_DIRECT | (ro ? ROLE_RO : 0) };
+}
+
+/*
+ * What the guest's tables ask for; the state of the target frame comes on top (frame_may_write()). Strict tables copy W
+ * of upper entries, the processor combines them. Permissive ones (kernel only) link with W=1 and remember a missing W in
+ * the child's role, so that one leaf can be writable all the same: the PT write that is let through.
+ */
+void entry_want(const struct mmu *mmu, const struct shadow_key *key, unsigned index, uint64_t gpte, struct want *out)
+{
+	*out = (struct want){ .kind = WANT_NONE, .nx = gpte & MMU_PTE_NX };
+	if (!(gpte & MMU_PTE_P) || !(gpte & MMU_PTE_A) || is_hole(key->level, index) ||
+	    ((key->role & ROLE_STRICT) && !(gpte & MMU_PTE_U)) || gpte_reserved(mmu, key->level, gpte))
+		return;
+	if (key->level > 1 && gpte_is_leaf(key->level, gpte)) {
+		want_big(mmu, key, gpte, out);
+		return;
+	}
+	out->gfn = pte_frame(gpte);
+	if (out->gfn >= mmu->nr_gfns)
+		return;
+	if (key->level == 1) {
+		out->kind = WANT_LEAF;
+		out->w = (gpte & MMU_PTE_W) && (gpte & MMU_PTE_D) && !(key->role & ROLE_RO);
+		return;
+	}
+	out->kind = WANT_LINK;
+	out->child = (struct shadow_key){ out->gfn, key->level - 1, child_role(mmu, key, gpte) };
+	out->link_w = !(out->child.role & ROLE_STRICT) || (gpte & MMU_PTE_W);
+}
+
+/* ---- leaves ---------------------------------------------------------------------------------------------------- */
+
+static bool region_may_be_large(const struct mmu *mmu, uint64_t gfn)
+{
+	const struct region2m *r = &mmu->regions2m[gfn >> 9];
+
+	return mmu->cfg.large && r->whole && !r->special && !is_logging(mmu);
+}
+
+/* W of a leaf that maps `gfn`, and SPTE_OVERRIDE. Bucket lock. */
+static uint64_t leaf_w(const struct mmu *mmu, const struct want *want, uint64_t gfn, bool override)
+{
+	if (!frame_may_write(mmu, gfn))
+		return 0;
+	if (want->w)
+		return MMU_PTE_W;
+	return override && (frame_flags(mmu, gfn) & FRAME_UNSYNC) ? MMU_PTE_W | SPTE_OVERRIDE : 0;
+}
+
+/* Rights of a present leaf that maps what it should. Bucket lock. True: changed. */
+static bool adjust_leaf(struct mmu_cpu *cpu, uint32_t id, uint64_t spte, const struct want *want, bool large,
+			unsigned flags)
+{
+	const uint64_t rights = MMU_PTE_W | SPTE_OVERRIDE | MMU_PTE_NX;
+	bool override = (spte & SPTE_OVERRIDE) || (flags & APPLY_OVERRIDE);
+	uint64_t now;
+
+	now = leaf_w(cpu->mmu, want, want->gfn, override) | (want->nx ? MMU_PTE_NX : 0);
+	if ((spte & rights) == now)
+		return false;
+	if ((now & MMU_PTE_W) && (cpu->mmu->cfg.preset_ad || (flags & APPLY_WRITE)))
+		now |= MMU_PTE_D;
+	leaf_set_rights(cpu, id, want->gfn, large, now, rights & ~now);
+	return true;
+}
+
+static void install_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, bool large,
+			 unsigned source, unsigned flags)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint32_t id = spte_id(page, index);
+	uint64_t spte;
+
+	spte = pmap_get(mmu, want->gfn) << MMU_PAGE_SHIFT | MMU_PTE_P | MMU_PTE_U;
+	spte |= leaf_w(mmu, want, want->gfn, flags & APPLY_OVERRIDE);
+	spte |= want->nx ? MMU_PTE_NX : 0;
+	spte |= large ? MMU_PTE_PS : 0;
+	spte |= (uint64_t)source << SPTE_SOURCE_SHIFT;
+	if (mmu->cfg.preset_ad)
+		spte |= MMU_PTE_A | MMU_PTE_D;
+	else if (source == MMU_SRC_DEMAND)	/* the processor is about to set them */
+		spte |= MMU_PTE_A | (flags & APPLY_WRITE ? MMU_PTE_D : 0);
+	list_add(mmu, large ? &mmu->regions2m[want->gfn >> 9].rmap : &mmu->frames[want->gfn].rmap, id);
+	__atomic_add_fetch(&mmu->pages[page].present, 1, __ATOMIC_RELAXED);
+	if (large)
+		__atomic_add_fetch(&mmu->large_leaves, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&mmu->pool[id], spte, __ATOMIC_RELEASE);
+}
+
+static uint64_t leaf_gfn(const struct mmu *mmu, uint64_t spte)
+{
+	return __atomic_load_n(&mmu->m2g[pte_frame(spte)], __ATOMIC_ACQUIRE);
+}
+
+/* Does the present leaf map what it should? A 2 MiB leaf's first frame stands for all of them. */
+static bool maps_wanted(const struct mmu *mmu, const struct want *want, unsigned level, uint64_t spte)
+{
+	return want->kind == (level == 1 ? WANT_LEAF : WANT_BIG) && pte_frame(spte) == pmap_get(mmu, want->gfn);
+}
+
+/* 1: still present; 0: absent now; *changed. */
+static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned level, const struct want *want,
+			    unsigned flags, bool *changed)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint32_t id = spte_id(page, index);
+	uint64_t spte = spte_load(mmu, id), gfn;
+	struct spin *bucket;
+	int present = 0;
+
+	if (!(spte & MMU_PTE_P))
+		return 0;
+	gfn = leaf_gfn(mmu, spte);
+	bucket = bucket_of(mmu, gfn);
+	spin_lock(bucket);
+	/* It may have been removed while we had no lock; only this page's lock, which we hold, lets another in. */
+	spte = spte_load(mmu, id);
+	if (spte & MMU_PTE_P) {
+		if (maps_wanted(mmu, want, level, spte)) {
+			if ((flags & APPLY_WRITE) && level == 1)
+				dirty_set(mmu, gfn);
+			*changed |= adjust_leaf(cpu, id, spte, want, level > 1, flags);
+			present = 1;
+		} else {
+			leaf_remove(cpu, id, gfn, level > 1);
+			*changed = true;
+		}
+	}
+	spin_unlock(bucket);
+	return present;
+}
+
+int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, unsigned source,
+		     unsigned flags)
+{
+	struct mmu *mmu = cpu->mmu;
+	unsigned level = page_key(&mmu->pages[page]).level;
+	uint64_t spte = spte_load(mmu, spte_id(page, index));
+	bool changed = false, large = level > 1;
+	struct spin *bucket;
+	int r;
+
+	if ((spte & MMU_PTE_P) && !spte_is_leaf(level, spte))
+		entry_remove(cpu, page, index);
+	else if (fix_present_leaf(cpu, page, index, level, want, flags, &changed))
+		return 1;
+	if (!(flags & APPLY_INSTALL) || want->kind != (large ? WANT_BIG : WANT_LEAF))
+		return 0;
+	bucket = bucket_of(mmu, want->gfn);
+	spin_lock(bucket);
+	if (large ? !region_may_be_large(mmu, want->gfn) : !!(frame_flags(mmu, want->gfn) & FRAME_MOVING)) {
+		r = -EAGAIN;
+	} else {
+		if ((flags & APPLY_WRITE) && !large)
+			dirty_set(mmu, want->gfn);
+		install_leaf(cpu, page, index, want, large, source, flags);
+		r = 1;
+	}
+	spin_unlock(bucket);
+	if (r == 1 && mmu->cfg.audit)
+		audit_entry(cpu, page, index);
+	return r;
+}
+
+/* ---- links ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t link_spte(const struct mmu *mmu, const struct want *want, uint32_t child)
+{
+	return (mmu->cfg.pool.n + child) << MMU_PAGE_SHIFT | MMU_PTE_P | MMU_PTE_U | MMU_PTE_A |
+	       (want->link_w ? MMU_PTE_W : 0) | (want->nx ? MMU_PTE_NX : 0);
+}
+
+static bool wants_child(const struct mmu *mmu, const struct want *want, uint32_t child)
+{
+	return (want->kind == WANT_LINK || want->kind == WANT_BIG) && page_has_key(&mmu->pages[child], &want->child);
+}
+
+/* A present link. True: changed. */
+static bool fix_present_link(struct mmu_cpu *cpu, uint32_t id, const struct want *want)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint64_t spte = spte_load(mmu, id), now;
+	uint32_t child = pte_frame(spte) - mmu->cfg.pool.n;
+	bool changed = false;
+
+	if (!(spte & MMU_PTE_P))
+		return false;
+	spin_lock(&mmu->pages[child].parents_lock);
+	if (spte_load(mmu, id) & MMU_PTE_P) {
+		if (!wants_child(mmu, want, child)) {
+			link_remove(cpu, id, child);
+			changed = true;
+		} else {
+			spte = spte_load(mmu, id);
+			now = link_spte(mmu, want, child);
+			if ((spte & ~now & MMU_PTE_W) || (now & ~spte & MMU_PTE_NX)) {
+				kick_entry(cpu, id);
+				kick_hold(cpu, child);
+			}
+			changed = (spte ^ now) & (MMU_PTE_W | MMU_PTE_NX);
+			if (changed)
+				__atomic_store_n(&mmu->pool[id], now, __ATOMIC_SEQ_CST);
+		}
+	}
+	spin_unlock(&mmu->pages[child].parents_lock);
+	return changed;
+}
+
+int entry_apply_link(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, uint32_t child,
+		     uint32_t child_gen)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint32_t id = spte_id(page, index);
+	struct spage *c = &mmu->pages[child];
+	unsigned level = page_key(&mmu->pages[page]).level;
+	uint64_t spte = spte_load(mmu, id);
+	int err = -EAGAIN;
+
+	if (spte & MMU_PTE_P) {
+		if (!spte_is_leaf(level, spte) && pte_frame(spte) == mmu->cfg.pool.n + child) {
+			fix_present_link(cpu, id, want);
+			return spte_load(mmu, id) & MMU_PTE_P ? 0 : -EAGAIN;
+		}
+		entry_remove(cpu, page, index);
+	}
+	spin_lock(&c->parents_lock);
+	if (page_alive(c, child_gen) && page_has_key(c, &want->child)) {
+		list_add(mmu, &c->parents, id);
+		__atomic_add_fetch(&mmu->pages[page].present, 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&mmu->pool[id], link_spte(mmu, want, child), __ATOMIC_RELEASE);
+		err = 0;
+	}
+	spin_unlock(&c->parents_lock);
+	if (!err) {
+		STAT(cpu, links);
+		if (mmu->cfg.audit)
+			audit_entry(cpu, page, index);
+	}
+	return err;
+}
+
+/* ---- either ---------------------------------------------------------------------------------------------------- */
+
+void entry_remove(struct mmu_cpu *cpu, uint32_t page, unsigned index)
+{
+	static const struct want nothing = { .kind = WANT_NONE };
+	unsigned level = page_key(&cpu->mmu->pages[page]).level;
+	bool changed = false;
+
+	if (spte_is_leaf(level, spte_load(cpu->mmu, spte_id(page, index))))
+		fix_present_leaf(cpu, page, index, level, &nothing, 0, &changed);
+	else
+		fix_present_link(cpu, spte_id(page, index), &nothing);
+}
+
+bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct shadow_key key = page_key(&mmu->pages[page]);
+	uint64_t spte = spte_load(mmu, spte_id(page, index));
+	struct want want;
+	bool changed = false;
+
+	if (!(spte & MMU_PTE_P) || is_hole(key.level, index))
+		return false;
+	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
+	if (spte_is_leaf(key.level, spte))
+		fix_present_leaf(cpu, page, index, key.level, &want, 0, &changed);
+	else
+		changed = fix_present_link(cpu, spte_id(page, index), &want);
+	if (mmu->cfg.audit && changed)
+		audit_entry(cpu, page, index);
+	return changed;
+}
+
+enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct shadow_key key = page_key(&mmu->pages[page]);
+	struct want want;
+
+	if (is_hole(key.level, index))
+		return MMU_PB_NOTHING;
+	if (spte_load(mmu, spte_id(page, index)) & MMU_PTE_P)
+		return MMU_PB_PRESENT;
+	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
+	if (want.kind != (key.level == 1 ? WANT_LEAF : WANT_BIG) || key.level > 2)
+		return MMU_PB_NOTHING;
+	return entry_apply_leaf(cpu, page, index, &want, source, APPLY_INSTALL) == 1 ? MMU_PB_BUILT : MMU_PB_NOTHING;
+}

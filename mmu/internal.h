@@ -1,0 +1,404 @@
+/*
+ * internal.h - the data structures of mmu/ and who may touch them. docs/mmu.md tells the story.
+ *
+ * Lock order, outermost first:
+ *	flush lock -> frame lock -> pool lock | page lock -> parents lock | bucket lock
+ * No two locks of one kind are held at once. The helper thread only tries frame and page locks.
+ *
+ *	frame lock	hashed by gfn. The frame as a page table: its list of shadows, pin level, FRAME_UNSYNC, _LISTED and
+ *			_MIXED; the birth and death of its shadows; every store of ours into the frame
+ *	page lock	one per shadow page. Entries 0 -> present, and whether the page is alive
+ *	parents lock	one per shadow page: the list of entries that link it, and changing or clearing such an entry
+ *	bucket lock	hashed by gfn >> 9. The leaf entries that map the frame, changing or clearing one; FRAME_WPROT,
+ *			_MOVING, _SPECIAL; the 2 MiB region's state
+ *
+ * So a present entry is changed or cleared without its page's lock, under the lock of the list it is on. Descriptors of
+ * shadow pages are never freed: a stale pointer is found out by its generation, under the page or parents lock.
+ */
+#ifndef UMBRA_MMU_INTERNAL_H
+#define UMBRA_MMU_INTERNAL_H
+
+#include <errno.h>
+
+#include "mmu/lock.h"
+#include "mmu/mmu.h"
+
+#define FRAME_LOCKS	1024u
+#define BUCKETS		1024u
+#define HOLE_FIRST	256u	/* L4 slots of the hole */
+#define HOLE_SLOTS	16u
+#define RETRIES		64u	/* lost races before a fault says MMU_AGAIN */
+#define REGION_FRAMES	512u	/* 4 KiB frames in 2 MiB */
+#define CLOCK_NEVER	(~0ull)
+
+/* Software bits of a leaf sPTE (ignored by the processor; 59-62 stay zero, they are PKU's). */
+#define SPTE_SOURCE_SHIFT	52
+#define SPTE_SOURCE_MASK	(0x3full << SPTE_SOURCE_SHIFT)
+#define SPTE_OVERRIDE		(1ull << 58)	/* W although the gPTE says read-only: a PT write let through */
+
+/*
+ * Role of a shadow page; with gfn and level its key. What a shadow page shows depends on its key and the guest table
+ * alone, so any number of parents may share it.
+ *	ROLE_STRICT	the guest's U bit counts: entries without it are absent. Level 4: the root of user mode
+ *	ROLE_RO		the path to here is read-only in the guest, but not in the shadow: leaves are read-only, except
+ *			those that let a PT write through
+ *	ROLE_DIRECT	no table of the guest's: the frames gfn, gfn + 1, ... of a large guest page
+ */
+#define ROLE_STRICT	1u
+#define ROLE_RO		2u
+#define ROLE_DIRECT	4u
+
+struct shadow_key {
+	uint64_t gfn;
+	uint8_t level, role;
+};
+
+enum page_state { PAGE_FREE, PAGE_LIVE, PAGE_DEAD };
+
+struct spage {
+	struct spin lock, parents_lock;
+	uint64_t key;		/* packed; atomic, written before the page is live */
+	uint32_t gen;		/* page lock and parents lock to write, either to rely on */
+	uint8_t state;
+	uint8_t used;		/* a fault came by since reclaim looked last */
+	uint32_t parents;	/* id + 1 of the first entry that links this page */
+	uint32_t next;		/* page + 1: list of the frame's shadows (frame lock), or of free pages (pool lock) */
+	uint32_t refs;		/* cpus that have it loaded as a root; frame lock to change */
+	uint32_t holds;		/* cpus that owe a kick of an entry in it or of one that linked it */
+	uint32_t present;	/* entries, hole slots excluded */
+};
+
+#define FRAME_WPROT	(1u << 0)	/* no sPTE maps it writable: a page table in sync */
+#define FRAME_MOVING	(1u << 1)	/* no sPTE maps it at all */
+#define FRAME_SPECIAL	(1u << 2)	/* table or moving: counted in its region, which no 2 MiB sPTE maps */
+#define FRAME_UNSYNC	(1u << 3)	/* level-1 table that the guest may write directly */
+#define FRAME_LISTED	(1u << 4)	/* to be compared with its shadows at the next flush */
+#define FRAME_MIXED	(1u << 5)	/* level-3 table: kernel roots need a permissive shadow of it */
+
+struct gframe {
+	uint32_t rmap;		/* id + 1 of the first 4 KiB leaf that maps the frame */
+	uint32_t shadows;	/* page + 1 */
+	uint32_t listed_next;	/* gfn + 1 */
+	uint32_t flags;		/* atomic; see above for who may change what */
+	uint64_t w_clock;	/* kick clock when a writable leaf was last taken away or weakened */
+	uint8_t pin;		/* level, 0: not pinned */
+	uint16_t nr_leaf, nr_upper;	/* shadows of level 1, and of levels 2-4, DIRECT ones excluded */
+};
+
+struct region2m {		/* 512 guest frames; bucket lock */
+	uint32_t rmap;		/* id + 1 of the first 2 MiB leaf */
+	uint32_t special;
+	uint64_t w_clock;
+	bool whole;		/* backed by contiguous, aligned machine frames, all of them in range */
+};
+
+struct links {
+	uint32_t next, prev;	/* id + 1 */
+};
+
+/* Where a page stands in the life of a kick of one cpu; a page can be in several at once. */
+enum { KICK_COLLECT, KICK_DRAIN, KICK_RELEASE, KICK_LISTS };
+
+struct mmu_cpu {
+	struct mmu *mmu;
+	struct mmu_cpu *next;		/* mmu->cpus, under cpus_lock */
+	struct mmu_stats stats;
+	uint64_t root_l4[2];		/* ~0: none */
+	uint32_t root[2];		/* page + 1 */
+	uint32_t path[MMU_LEVELS + 1];	/* page + 1: what the fault at work goes through, not to be reclaimed */
+	uint64_t (*kick_bits)[8];	/* [page] */
+	uint8_t *kick_flags;		/* [page] bit per list */
+	uint32_t *kick_list[KICK_LISTS], nr_kick[KICK_LISTS];
+	uint64_t oldest_collect, oldest_drained;
+	uint64_t oldest;		/* atomic: clock of the oldest change whose kick is owed, or CLOCK_NEVER */
+	uint32_t owed_pages, owed_drained;	/* pages this cpu zapped, that wait for its kicks */
+	uint32_t *orphans, nr_orphans;
+	unsigned faults;
+};
+
+struct mmu {
+	struct mmu_config cfg;
+	struct mmu_region *regions;
+	unsigned nr_regions;
+	uint64_t nr_gfns, max_mfn;
+	uint64_t *pool;			/* the sPTEs, [id] */
+	struct spage *pages;		/* [page] */
+	struct links *links;		/* [id] */
+	struct gframe *frames;		/* [gfn] */
+	struct region2m *regions2m;	/* [gfn >> 9] */
+	uint64_t *pmap;			/* [gfn] mfn; atomic */
+	uint32_t *m2g;			/* [mfn] gfn that the frame stands for; bucket lock of that gfn */
+	uint64_t *dirty;		/* bit per gfn; atomic */
+	uint32_t logging;		/* atomic */
+	uint64_t clock;			/* atomic: counts finished kick rounds */
+	struct spin frame_locks[FRAME_LOCKS], buckets[BUCKETS];
+	struct spin pool_lock, listed_lock, flush_lock, cpus_lock;
+	uint32_t free_list, nr_free, reserve, used_peak, reclaim_hand;
+	uint32_t listed;		/* gfn + 1 of the first; listed_lock */
+	uint32_t nr_listed;		/* frames with FRAME_LISTED; atomic */
+	uint64_t large_leaves;
+	struct mmu_cpu *cpus;
+	struct mmu_stats gone;		/* counters of destroyed cpus; cpus_lock */
+	uint64_t mapped_bytes;
+};
+
+#define STAT_ADD(cpu, name, n) \
+	__atomic_store_n(&(cpu)->stats.name, __atomic_load_n(&(cpu)->stats.name, __ATOMIC_RELAXED) + (n), __ATOMIC_RELAXED)
+#define STAT(cpu, name) STAT_ADD(cpu, name, 1)
+
+/* ---- small things --------------------------------------------------------------------------------------------- */
+
+static inline struct spin *frame_lock_of(struct mmu *mmu, uint64_t gfn)
+{
+	return &mmu->frame_locks[(gfn * 0x9e3779b97f4a7c15ull >> 32) % FRAME_LOCKS];
+}
+
+static inline struct spin *bucket_of(struct mmu *mmu, uint64_t gfn)
+{
+	return &mmu->buckets[(gfn >> 9) % BUCKETS];
+}
+
+static inline uint32_t frame_flags(const struct mmu *mmu, uint64_t gfn)
+{
+	return __atomic_load_n(&mmu->frames[gfn].flags, __ATOMIC_ACQUIRE);
+}
+
+static inline void frame_set(struct mmu *mmu, uint64_t gfn, uint32_t flags)
+{
+	__atomic_fetch_or(&mmu->frames[gfn].flags, flags, __ATOMIC_SEQ_CST);
+}
+
+static inline void frame_clear(struct mmu *mmu, uint64_t gfn, uint32_t flags)
+{
+	__atomic_fetch_and(&mmu->frames[gfn].flags, ~flags, __ATOMIC_SEQ_CST);
+}
+
+static inline uint64_t pmap_get(const struct mmu *mmu, uint64_t gfn)
+{
+	return __atomic_load_n(&mmu->pmap[gfn], __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t spte_id(uint32_t page, unsigned index)
+{
+	return page * MMU_ENTRIES + index;
+}
+
+static inline uint64_t spte_load(const struct mmu *mmu, uint32_t id)
+{
+	return __atomic_load_n(&mmu->pool[id], __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t pte_frame(uint64_t pte)
+{
+	return (pte & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT;
+}
+
+static inline bool spte_is_leaf(unsigned level, uint64_t spte)
+{
+	return level == 1 || (spte & MMU_PTE_PS);
+}
+
+static inline unsigned va_index(uint64_t va, unsigned level)
+{
+	return va >> (MMU_PAGE_SHIFT + 9 * (level - 1)) & (MMU_ENTRIES - 1);
+}
+
+static inline bool is_hole(unsigned level, unsigned index)
+{
+	return level == MMU_LEVELS && index >= HOLE_FIRST && index < HOLE_FIRST + HOLE_SLOTS;
+}
+
+static inline bool page_alive(const struct spage *p, uint32_t gen)
+{
+	return __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == PAGE_LIVE &&
+	       __atomic_load_n(&p->gen, __ATOMIC_ACQUIRE) == gen;
+}
+
+static inline uint64_t key_pack(const struct shadow_key *key)
+{
+	return key->gfn << 16 | (uint64_t)key->level << 8 | key->role;
+}
+
+/* Stable under the page lock or the parents lock of a live page; else to be validated by the generation. */
+static inline struct shadow_key page_key(const struct spage *p)
+{
+	uint64_t key = __atomic_load_n(&p->key, __ATOMIC_ACQUIRE);
+
+	return (struct shadow_key){ .gfn = key >> 16, .level = key >> 8 & 255, .role = key & 255 };
+}
+
+static inline bool page_has_key(const struct spage *p, const struct shadow_key *key)
+{
+	return __atomic_load_n(&p->key, __ATOMIC_ACQUIRE) == key_pack(key);
+}
+
+static inline bool dirty_test(const struct mmu *mmu, uint64_t gfn)
+{
+	return __atomic_load_n(&mmu->dirty[gfn / 64], __ATOMIC_ACQUIRE) >> (gfn % 64) & 1;
+}
+
+static inline bool is_logging(const struct mmu *mmu)
+{
+	return __atomic_load_n(&mmu->logging, __ATOMIC_SEQ_CST);
+}
+
+static inline void dirty_set(struct mmu *mmu, uint64_t gfn)
+{
+	if (is_logging(mmu))
+		__atomic_fetch_or(&mmu->dirty[gfn / 64], 1ull << (gfn % 64), __ATOMIC_SEQ_CST);
+}
+
+/* May a leaf map the frame writable? Bucket lock. */
+static inline bool frame_may_write(const struct mmu *mmu, uint64_t gfn)
+{
+	return !(frame_flags(mmu, gfn) & (FRAME_WPROT | FRAME_MOVING)) && (!is_logging(mmu) || dirty_test(mmu, gfn));
+}
+
+/* ---- walk.c: the guest's tables ------------------------------------------------------------------------------- */
+
+struct gwalk {
+	uint64_t table[MMU_LEVELS + 1], gpte[MMU_LEVELS + 1];	/* [level] as read; valid from `level` up */
+	unsigned level;		/* where the walk stopped: that of the leaf if it got there */
+	uint64_t gfn;		/* the 4 KiB frame */
+	bool w, u, nx;		/* combined */
+	bool only_w;		/* a true fault, and W is all that is missing */
+	uint32_t error_code;
+};
+
+uint64_t gpte_load(const struct mmu *mmu, uint64_t table, unsigned index);
+bool gpte_reserved(const struct mmu *mmu, unsigned level, uint64_t gpte);
+static inline bool gpte_is_leaf(unsigned level, uint64_t gpte)
+{
+	return level == 1 || (level <= 3 && (gpte & MMU_PTE_PS));
+}
+
+/* MMU_HIDDEN: allowed; MMU_TRUE or MMU_BAD: out->error_code. `l4` in range. Sets nothing. */
+enum mmu_verdict walk_guest(const struct mmu *mmu, uint64_t l4, enum mmu_mode mode, uint64_t va, uint32_t access,
+			    struct gwalk *out);
+/* Sets `bits` in an entry that still holds `old`, as a processor sets A and D. -EAGAIN: it changed, or its frame moves.
+ * Takes the frame lock of the table. */
+int gpte_set_bits(struct mmu *mmu, uint64_t table, unsigned index, uint64_t old, uint64_t bits);
+
+/* ---- pool.c ---------------------------------------------------------------------------------------------------- */
+
+uint32_t pool_take(struct mmu *mmu);		/* page + 1; 0: dry */
+void pool_give(struct mmu *mmu, uint32_t page);	/* a zeroed page, no holds */
+/* Zaps cold pages if free ones run short; they come back when the kicks are done. No locks held. */
+void pool_make_room(struct mmu_cpu *cpu);
+
+/* ---- kick.c ---------------------------------------------------------------------------------------------------- */
+
+/* Both come *before* the change they belong to, so that settled() can never miss one. */
+void kick_entry(struct mmu_cpu *cpu, uint32_t id);
+void kick_hold(struct mmu_cpu *cpu, uint32_t page);	/* page is not reused before this cpu's pending kicks are done */
+/* Are all kicks done for changes made up to `clock`? */
+bool kick_settled(struct mmu *mmu, uint64_t clock);
+void kick_abandon(struct mmu_cpu *cpu);
+static inline uint64_t kick_clock(const struct mmu *mmu)
+{
+	return __atomic_load_n(&mmu->clock, __ATOMIC_SEQ_CST);
+}
+
+/* ---- rmap.c ---------------------------------------------------------------------------------------------------- */
+
+void list_add(struct mmu *mmu, uint32_t *head, uint32_t id);
+void list_del(struct mmu *mmu, uint32_t *head, uint32_t id);
+/* The following need the bucket lock of the frame. */
+void leaf_remove(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large);
+/* Exchanges the rights bits of a present leaf; kicks if one was lost. */
+void leaf_set_rights(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large, uint64_t set, uint64_t clear);
+void rmap_write_protect(struct mmu_cpu *cpu, uint64_t gfn);
+void rmap_drop(struct mmu_cpu *cpu, uint64_t gfn);
+void rmap_drop_large(struct mmu_cpu *cpu, uint64_t gfn);
+/* Parents lock of the child. */
+void link_remove(struct mmu_cpu *cpu, uint32_t id, uint32_t child);
+
+/* ---- shadow.c -------------------------------------------------------------------------------------------------- */
+
+/* Finds or makes the shadow of `key`. *gen validates it later; *fresh: it is new, hence empty. `ref`: as a root, kept
+ * until shadow_unref(). -EAGAIN: pool dry, or the table is being moved. No locks held. */
+int shadow_get(struct mmu_cpu *cpu, const struct shadow_key *key, bool ref, uint32_t *page, uint32_t *gen, bool *fresh);
+void shadow_unref(struct mmu_cpu *cpu, uint32_t page);
+/* Frame lock of the page's frame. A root in use is emptied instead. `orphans`: queue children nobody links any more. */
+void shadow_zap(struct mmu_cpu *cpu, uint32_t page, bool orphans);
+/* Zaps what was queued and is still linked by nobody, and their children likewise. No locks held. */
+void shadow_zap_orphans(struct mmu_cpu *cpu);
+/* Brings FRAME_WPROT and _SPECIAL in line with what the frame is now. Frame lock. */
+void frame_refresh(struct mmu_cpu *cpu, uint64_t gfn);
+/* Makes kernel roots link the level-3 table permissively. No locks held. */
+void frame_make_mixed(struct mmu_cpu *cpu, uint64_t gfn);
+static inline bool frame_is_table(const struct gframe *f)
+{
+	return f->pin || f->nr_leaf || f->nr_upper;
+}
+
+#define for_each_shadow(mmu, gfn, p) \
+	for (uint32_t next_ = (mmu)->frames[gfn].shadows, p; \
+	     next_ && ((p = next_ - 1), (next_ = (mmu)->pages[p].next), true); )
+
+/* ---- entry.c: what a gPTE asks for ------------------------------------------------------------------------------ */
+
+enum want_kind {
+	WANT_NONE,
+	WANT_LEAF,	/* a 4 KiB leaf */
+	WANT_BIG,	/* a 2 MiB leaf, or a link to the DIRECT table `child` */
+	WANT_LINK,	/* a link to `child` */
+};
+
+struct want {
+	enum want_kind kind;
+	bool w, nx;		/* of a leaf, as far as the guest's tables go */
+	bool link_w;
+	uint64_t gfn;		/* frame, or first frame */
+	struct shadow_key child;
+};
+
+#define APPLY_INSTALL	(1u << 0)	/* absent -> present too */
+#define APPLY_WRITE	(1u << 1)	/* on behalf of a write: the frame is dirty */
+#define APPLY_OVERRIDE	(1u << 2)	/* writable although the gPTE is not: the frame is FRAME_UNSYNC */
+
+/* The gPTE behind an entry of a shadow page; made up for DIRECT pages. Page lock, to be certain of its freshness. */
+uint64_t entry_gpte(const struct mmu *mmu, const struct shadow_key *key, unsigned index);
+void entry_want(const struct mmu *mmu, const struct shadow_key *key, unsigned index, uint64_t gpte, struct want *out);
+/* Page lock held, page alive. */
+void entry_remove(struct mmu_cpu *cpu, uint32_t page, unsigned index);
+/* Makes the leaf what `want` says; without APPLY_INSTALL only takes away, changes rights in place. 1: is present now;
+ * 0: is absent; -EAGAIN: the frame is moving or changed its nature. */
+int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, unsigned source,
+		     unsigned flags);
+/* Links `child`. -EAGAIN: it died meanwhile. */
+int entry_apply_link(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, uint32_t child,
+		     uint32_t child_gen);
+/* Brings a present entry in line with its gPTE. True: something changed. */
+bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index);
+/* Absent -> present for a leaf whose gPTE has A. */
+enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source);
+
+/* ---- sync.c ---------------------------------------------------------------------------------------------------- */
+
+/* Frame lock. Queues the table for comparison at the next flush. */
+void sync_list(struct mmu *mmu, uint64_t gfn);
+/* Frame lock. Lets the guest write the level-1 table from now on. */
+void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn);
+/* No locks held. */
+void sync_all(struct mmu_cpu *cpu);
+void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count);
+static inline bool sync_any_listed(const struct mmu *mmu)
+{
+	return __atomic_load_n(&mmu->nr_listed, __ATOMIC_SEQ_CST);
+}
+
+/* ---- prebuild.c ------------------------------------------------------------------------------------------------ */
+
+/* The synchronous baselines, after a hidden fault on `index` of `page`. No locks held. */
+void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index);
+
+/* ---- audit.c --------------------------------------------------------------------------------------------------- */
+
+/* Level 1: an entry just installed. Page lock. */
+void audit_entry(struct mmu_cpu *cpu, uint32_t page, unsigned index);
+/* Level 2: a table just resynced. Frame lock. */
+void audit_table(struct mmu_cpu *cpu, uint64_t gfn);
+unsigned audit_all(struct mmu_cpu *cpu);
+
+#endif

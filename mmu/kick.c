@@ -1,0 +1,156 @@
+/*
+ * kick.c - what a cpu owes the processors: which sPTEs it changed since its last kick, and which pool pages may not be
+ * reused before (docs/coherence.md, rules 3-5).
+ *
+ * A page lies on up to three lists of a cpu: COLLECT since the first change after a drain, DRAIN when mmu_kick_next()
+ * gave its kicks out, RELEASE when the whole of COLLECT was given out. On each it has a hold; mmu_kick_done() ends those
+ * of RELEASE. The way by RELEASE matters to a caller who drains in part: a page may be given out before the entry that
+ * linked it.
+ */
+#include "mmu/internal.h"
+
+static void hold_put(struct mmu_cpu *cpu, uint32_t page)
+{
+	struct spage *p = &cpu->mmu->pages[page];
+
+	/* A dead page gets no new holds: who clears an entry of it, or one that links it, does so while the zapper, who
+	 * has a hold, still waits for the lock to clear it himself. So one thread sees the last hold go. */
+	if (__atomic_sub_fetch(&p->holds, 1, __ATOMIC_ACQ_REL) == 0 &&
+	    __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == PAGE_DEAD)
+		pool_give(cpu->mmu, page);
+}
+
+/* False: it was there already. */
+static bool list_push(struct mmu_cpu *cpu, unsigned list, uint32_t page)
+{
+	if (cpu->kick_flags[page] & 1u << list)
+		return false;
+	cpu->kick_flags[page] |= 1u << list;
+	cpu->kick_list[list][cpu->nr_kick[list]++] = page;
+	return true;
+}
+
+/* Moves one page on, with its hold. */
+static void list_move(struct mmu_cpu *cpu, unsigned from, unsigned to)
+{
+	uint32_t page = cpu->kick_list[from][--cpu->nr_kick[from]];
+
+	cpu->kick_flags[page] &= ~(1u << from);
+	if (!list_push(cpu, to, page))
+		hold_put(cpu, page);
+}
+
+void kick_hold(struct mmu_cpu *cpu, uint32_t page)
+{
+	if (cpu->oldest_collect == CLOCK_NEVER) {
+		cpu->oldest_collect = kick_clock(cpu->mmu);
+		if (cpu->oldest_drained == CLOCK_NEVER)
+			__atomic_store_n(&cpu->oldest, cpu->oldest_collect, __ATOMIC_SEQ_CST);
+	}
+	if (list_push(cpu, KICK_COLLECT, page))
+		__atomic_add_fetch(&cpu->mmu->pages[page].holds, 1, __ATOMIC_ACQ_REL);
+}
+
+void kick_entry(struct mmu_cpu *cpu, uint32_t id)
+{
+	uint64_t *word = &cpu->kick_bits[id / MMU_ENTRIES][id % MMU_ENTRIES / 64], bit = 1ull << id % 64;
+
+	kick_hold(cpu, id / MMU_ENTRIES);
+	if (*word & bit)
+		return;
+	*word |= bit;
+	STAT(cpu, kick_entries);
+}
+
+bool kick_settled(struct mmu *mmu, uint64_t clock)
+{
+	struct mmu_cpu *cpu;
+	bool settled = true;
+
+	spin_lock(&mmu->cpus_lock);
+	for (cpu = mmu->cpus; cpu && settled; cpu = cpu->next)
+		settled = __atomic_load_n(&cpu->oldest, __ATOMIC_SEQ_CST) > clock;
+	spin_unlock(&mmu->cpus_lock);
+	return settled;
+}
+
+bool mmu_kick_pending(struct mmu_cpu *cpu)
+{
+	return cpu->nr_kick[KICK_COLLECT];
+}
+
+/* Gives out kicks of one page. True: that was all of it. */
+static bool give_page(struct mmu_cpu *cpu, uint32_t page, struct mmu_kick *out, unsigned max, unsigned *n)
+{
+	const mfn_t table = { cpu->mmu->cfg.pool.n + page };
+	unsigned count = 0, i, min = cpu->mmu->cfg.table_kick_min;
+	uint64_t *bits = cpu->kick_bits[page];
+
+	for (i = 0; i < 8; i++)
+		count += __builtin_popcountll(bits[i]);
+	if (min && count >= min) {
+		for (i = 0; i < 8; i++)
+			bits[i] = 0;
+		out[(*n)++] = (struct mmu_kick){ .table = table, .whole = true };
+		STAT(cpu, kick_tables);
+		return true;
+	}
+	for (i = 0; i < 8; i++) {
+		while (bits[i]) {
+			if (*n == max)
+				return false;
+			out[(*n)++] = (struct mmu_kick){ .table = table, .index = i * 64 + __builtin_ctzll(bits[i]) };
+			bits[i] &= bits[i] - 1;
+		}
+	}
+	return true;
+}
+
+unsigned mmu_kick_next(struct mmu_cpu *cpu, struct mmu_kick *out, unsigned max)
+{
+	uint32_t *nr = &cpu->nr_kick[KICK_COLLECT];
+	unsigned n = 0;
+
+	if (!*nr)
+		return 0;
+	while (*nr && n < max && give_page(cpu, cpu->kick_list[KICK_COLLECT][*nr - 1], out, max, &n))
+		list_move(cpu, KICK_COLLECT, KICK_DRAIN);
+	if (*nr)
+		return n;
+	while (cpu->nr_kick[KICK_DRAIN])
+		list_move(cpu, KICK_DRAIN, KICK_RELEASE);
+	if (cpu->oldest_drained == CLOCK_NEVER)
+		cpu->oldest_drained = cpu->oldest_collect;
+	cpu->oldest_collect = CLOCK_NEVER;
+	cpu->owed_drained += cpu->owed_pages;
+	cpu->owed_pages = 0;
+	return n;
+}
+
+void mmu_kick_done(struct mmu_cpu *cpu)
+{
+	if (!cpu->nr_kick[KICK_RELEASE])
+		return;
+	while (cpu->nr_kick[KICK_RELEASE]) {
+		uint32_t page = cpu->kick_list[KICK_RELEASE][--cpu->nr_kick[KICK_RELEASE]];
+
+		cpu->kick_flags[page] &= ~(1u << KICK_RELEASE);
+		hold_put(cpu, page);
+	}
+	cpu->owed_drained = 0;
+	cpu->oldest_drained = CLOCK_NEVER;
+	__atomic_add_fetch(&cpu->mmu->clock, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->oldest, cpu->oldest_collect, __ATOMIC_SEQ_CST);
+}
+
+/* The cpu goes away, and its processor with it: nothing is cached there any more. */
+void kick_abandon(struct mmu_cpu *cpu)
+{
+	struct mmu_kick drop[64];
+
+	do {
+		while (mmu_kick_next(cpu, drop, 64))
+			;
+		mmu_kick_done(cpu);
+	} while (mmu_kick_pending(cpu));
+}

@@ -1,0 +1,143 @@
+/*
+ * sync.c - tables that may differ from their shadows, and the flush that ends it.
+ *
+ * A frame is listed while its shadows may lag behind the table: because the guest may write it (FRAME_UNSYNC), or because
+ * it could until a moment ago and a processor may still do so by a TLB entry whose kick is owed. A flush write-protects
+ * and compares every listed frame. It takes a frame off the list only if no such kick was owed *before* it compared.
+ */
+#include "mmu/internal.h"
+
+void sync_list(struct mmu *mmu, uint64_t gfn)
+{
+	if (frame_flags(mmu, gfn) & FRAME_LISTED)
+		return;
+	frame_set(mmu, gfn, FRAME_LISTED);
+	__atomic_add_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
+	spin_lock(&mmu->listed_lock);
+	mmu->frames[gfn].listed_next = mmu->listed;
+	mmu->listed = gfn + 1;
+	spin_unlock(&mmu->listed_lock);
+}
+
+/* Frame lock; the frame was taken off the list, FRAME_LISTED is still set. */
+static void list_again(struct mmu *mmu, uint64_t gfn, bool stay)
+{
+	frame_clear(mmu, gfn, FRAME_LISTED);
+	__atomic_sub_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
+	if (stay)
+		sync_list(mmu, gfn);
+}
+
+void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	frame_set(cpu->mmu, gfn, FRAME_UNSYNC);
+	sync_list(cpu->mmu, gfn);
+	frame_refresh(cpu, gfn);
+	STAT(cpu, unsyncs);
+}
+
+/* Frame lock. */
+static void compare(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
+{
+	struct mmu *mmu = cpu->mmu;
+	unsigned i, changed = 0;
+
+	for_each_shadow(mmu, gfn, page) {
+		struct spage *p = &mmu->pages[page];
+
+		if (page_key(p).role & ROLE_DIRECT)
+			continue;
+		spin_lock(&p->lock);
+		for (i = first; i < first + count; i++)
+			changed += entry_sync(cpu, page, i);
+		spin_unlock(&p->lock);
+	}
+	STAT_ADD(cpu, resync_changed, changed);
+}
+
+static bool settled(struct mmu *mmu, uint64_t gfn)
+{
+	struct spin *bucket = bucket_of(mmu, gfn);
+	uint64_t frame, region;
+
+	spin_lock(bucket);
+	frame = mmu->frames[gfn].w_clock;
+	region = mmu->regions2m[gfn >> 9].w_clock;
+	spin_unlock(bucket);
+	return kick_settled(mmu, frame > region ? frame : region);
+}
+
+static uint64_t resync(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct spin *lock = frame_lock_of(mmu, gfn);
+	uint32_t next;
+	bool quiet;
+
+	spin_lock(lock);
+	next = mmu->frames[gfn].listed_next;
+	frame_clear(mmu, gfn, FRAME_UNSYNC);
+	frame_refresh(cpu, gfn);
+	quiet = settled(mmu, gfn);
+	compare(cpu, gfn, 0, MMU_ENTRIES);
+	list_again(mmu, gfn, !quiet && frame_is_table(&mmu->frames[gfn]));
+	STAT(cpu, resyncs);
+	if (mmu->cfg.audit >= 2)
+		audit_table(cpu, gfn);
+	spin_unlock(lock);
+	return next;
+}
+
+void sync_all(struct mmu_cpu *cpu)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint32_t gfn;
+
+	if (!sync_any_listed(mmu))
+		return;
+	/* One at a time: a second flush must not be over before the first has done the frames both wait for. */
+	spin_lock(&mmu->flush_lock);
+	spin_lock(&mmu->listed_lock);
+	gfn = mmu->listed;
+	mmu->listed = 0;
+	spin_unlock(&mmu->listed_lock);
+	while (gfn)
+		gfn = resync(cpu, gfn - 1);
+	spin_unlock(&mmu->flush_lock);
+}
+
+void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
+{
+	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
+
+	if (!(frame_flags(cpu->mmu, gfn) & FRAME_LISTED))
+		return;
+	spin_lock(lock);
+	compare(cpu, gfn, first, count);
+	spin_unlock(lock);
+}
+
+void mmu_flush(struct mmu_cpu *cpu)
+{
+	sync_all(cpu);
+	STAT(cpu, flushes);
+	if (cpu->mmu->cfg.audit >= 3)
+		audit_all(cpu);
+}
+
+void mmu_invlpg(struct mmu_cpu *cpu, gva_t va)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct gwalk w;
+	unsigned level;
+	int mode;
+
+	STAT(cpu, invlpgs);
+	for (mode = 0; mode < 2 && sync_any_listed(mmu); mode++) {
+		if (!cpu->root[mode])
+			continue;
+		walk_guest(mmu, cpu->root_l4[mode], mode, va.a, 0, &w);
+		for (level = MMU_LEVELS; level >= w.level; level--)
+			sync_one(cpu, w.table[level], va_index(va.a, level), 1);
+	}
+}
