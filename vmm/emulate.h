@@ -1,7 +1,8 @@
 /*
  * emulate.h - between the files that emulate instructions. Not for others.
  *
- * What is accepted, and from which mode, follows Xen (xen/arch/x86/pv/emul-priv-op.c); where it does not, the code says so.
+ * What is accepted, and from which mode, follows Xen (xen/arch/x86/pv/emul-priv-op.c); exceptions are
+ * named where they are.
  */
 #ifndef UMBRA_VMM_EMULATE_H
 #define UMBRA_VMM_EMULATE_H

@@ -38,6 +38,7 @@ static struct {
 	uint8_t bounced_vector;
 	uint32_t bounced_error, marked;
 	uint64_t invlpg_va, baseptr;
+	const void *shim_info;
 	char console[4096];
 	size_t console_bytes;
 	long set_debugreg_result;
@@ -74,7 +75,7 @@ static struct vcpu *fake_reset(void)
 	return &fake.vcpu[0];
 }
 
-/* ---- seams ------------------------------------------------------------------------------------------------------ */
+/* ---- seams ---------------------------------------------------------------------------------------------------- */
 
 static uint8_t *fake_at(uint64_t va, size_t bytes)
 {
@@ -182,6 +183,11 @@ void console_write(struct vm *vm, const char *bytes, size_t n)
 		n = sizeof fake.console - fake.console_bytes;
 	memcpy(fake.console + fake.console_bytes, bytes, n);
 	fake.console_bytes += n;
+}
+
+void shim_set_info(struct vcpu *v, const void *hva)
+{
+	fake.shim_info = hva;
 }
 
 void stats_mark(struct vcpu *v, uint32_t id)

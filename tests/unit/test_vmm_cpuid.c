@@ -12,7 +12,7 @@
 #include "vmm/cpuid.h"
 #include "vmm/xen.h"
 
-/* ---- processors ------------------------------------------------------------------------------------------------------ */
+/* ---- processors ----------------------------------------------------------------------------------------------- */
 
 static uint64_t host_xcr0;	/* of the synthetic processors */
 
@@ -53,7 +53,8 @@ static void everything(uint32_t leaf, uint32_t sub, uint32_t out[4])
 	case 4:		/* L1d, L1i, L2, L3, shared by 64 and 128 threads */
 		memset(out, 0, 16);
 		if (sub < 4)
-			out[0] = (sub == 0 ? 1 : sub == 1 ? 2 : 3) | (sub < 2 ? 1 : sub) << 5 | 63u << 26 | 127 << 14 | 1 << 8;
+			out[0] = (sub == 0 ? 1 : sub == 1 ? 2 : 3) | (sub < 2 ? 1 : sub) << 5 | 63u << 26 |
+				 127 << 14 | 1 << 8;
 		break;
 	case 7:
 		if (sub == 0)
@@ -140,13 +141,16 @@ static uint32_t word(const struct kvm_cpuid2 *t, enum cpuid_word w)
 
 static bool has(const struct kvm_cpuid2 *t, const char *name)
 {
-	for (unsigned i = 0; i < cpuid_nr_features; i++)
-		if (!strcmp(cpuid_features[i].name, name) && word(t, cpuid_features[i].word) >> cpuid_features[i].bit & 1)
+	for (unsigned i = 0; i < cpuid_nr_features; i++) {
+		const struct cpuid_feature *f = &cpuid_features[i];
+
+		if (!strcmp(f->name, name) && word(t, f->word) >> f->bit & 1)
 			return true;
+	}
 	return false;
 }
 
-/* ---- the table itself ------------------------------------------------------------------------------------------------ */
+/* ---- the table itself ----------------------------------------------------------------------------------------- */
 
 static void test_rows_are_unique(void **state)
 {
@@ -170,7 +174,8 @@ static uint32_t extra_bits(enum cpuid_word w, bool amd, unsigned vcpus)
 	return w == CPUID_E1C && amd && vcpus > 1 ? 2 : 0;
 }
 
-static void check_shown_exactly(void (*native)(uint32_t, uint32_t, uint32_t[4]), bool amd, unsigned vcpus, uint64_t xcr0)
+static void check_shown_exactly(void (*native)(uint32_t, uint32_t, uint32_t[4]), bool amd, unsigned vcpus,
+				uint64_t xcr0)
 {
 	struct kvm_cpuid2 *t;
 
@@ -206,9 +211,10 @@ static void test_everything(void **state)
 static void test_never_shown(void **state)
 {
 	static const char *const names[] = {
-		"monitor", "vmx", "svm", "pcid", "pdcm", "dtes64", "x2apic", "tsc_deadline", "vme", "pse", "mce", "mca", "mtrr",
-		"pge", "pse36", "ds", "fsgsbase", "smep", "smap", "invpcid", "umip", "pku", "ospke", "la57", "rdpid", "cet_ss",
-		"cet_ibt", "amx_bf16", "amx_tile", "amx_int8", "xsaves", "pdpe1gb", "topoext", "sep", "hle", "rtm",
+		"monitor", "vmx", "svm", "pcid", "pdcm", "dtes64", "x2apic", "tsc_deadline", "vme", "pse", "mce", "mca",
+		"mtrr", "pge", "pse36", "ds", "fsgsbase", "smep", "smap", "invpcid", "umip", "pku", "ospke", "la57",
+		"rdpid", "cet_ss", "cet_ibt", "amx_bf16", "amx_tile", "amx_int8", "xsaves", "pdpe1gb", "topoext", "sep",
+		"hle", "rtm",
 	};
 	struct kvm_cpuid2 *t;
 
@@ -231,7 +237,7 @@ static void test_never_shown(void **state)
 	free(t);
 }
 
-/* ---- what goes together ---------------------------------------------------------------------------------------------- */
+/* ---- what goes together --------------------------------------------------------------------------------------- */
 
 static void test_xsave_dependencies(void **state)
 {
@@ -321,7 +327,7 @@ static void test_supported_masks(void **state)
 	free(all);
 }
 
-/* ---- topology, Xen, odd processors ------------------------------------------------------------------------------------- */
+/* ---- topology, Xen, odd processors ---------------------------------------------------------------------------- */
 
 static void test_topology(void **state)
 {
@@ -400,7 +406,8 @@ static void check_well_formed(const struct kvm_cpuid2 *t)
 
 		for (unsigned k = 0; k < i; k++)
 			assert_false(t->entries[k].function == e->function &&
-				     (t->entries[k].index == e->index || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)));
+				     (t->entries[k].index == e->index ||
+				      !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)));
 		if (e->function < 0x40000000)
 			assert_true(e->function <= reg(t, 0, 0, 0));
 		else if (e->function >= 0x80000000)

@@ -15,7 +15,7 @@
 
 static struct vcpu *v;
 
-/* ---- more seams: this program's own ------------------------------------------------------------------------------------ */
+/* ---- more seams: this program's own --------------------------------------------------------------------------- */
 
 void vcpu_block(struct vcpu *c)
 {
@@ -47,7 +47,7 @@ uint32_t cpuid_xsave_bytes(struct vm *vm, uint64_t xcr0, bool compacted)
 	return compacted ? 7000 + xcr0 : 5000 + xcr0;
 }
 
-/* ---- running one instruction ----------------------------------------------------------------------------------------- */
+/* ---- running one instruction ---------------------------------------------------------------------------------- */
 
 static int setup(void **state)
 {
@@ -95,7 +95,7 @@ static void user_mode(unsigned iopl)
 	fake.gdt[FLAT_USER_CS32 >> 3] = 0x00cffb000000ffff;
 }
 
-/* ---- ports ------------------------------------------------------------------------------------------------------------ */
+/* ---- ports ---------------------------------------------------------------------------------------------------- */
 
 static void test_in_widths(void **state)
 {
@@ -233,7 +233,7 @@ static void test_string_io_fault(void **state)
 	assert_int_equal(v->regs.r.rcx, 7);
 }
 
-/* ---- control, debug and model-specific registers ------------------------------------------------------------------------- */
+/* ---- control, debug and model-specific registers -------------------------------------------------------------- */
 
 static void test_cr(void **state)
 {
@@ -331,7 +331,9 @@ static void test_msr_bases(void **state)
 
 static void test_msr_constants(void **state)
 {
-	static const uint32_t absent[] = { 0x34, 0x48, 0x49, 0x64e, 0x10a, 0x174, 0x40000000, 0xc0000081, 0xc0011029, ~0u };
+	static const uint32_t absent[] = {
+		0x34, 0x48, 0x49, 0x64e, 0x10a, 0x174, 0x40000000, 0xc0000081, 0xc0011029, ~0u,
+	};
 
 	for (unsigned i = 0; i < sizeof absent / sizeof *absent; i++) {
 		set_msr(absent[i], 0);
@@ -375,7 +377,7 @@ static void test_xcr0(void **state)
 	assert_int_equal(edx_eax(), 7);
 }
 
-/* ---- CPUID ------------------------------------------------------------------------------------------------------------- */
+/* ---- CPUID ---------------------------------------------------------------------------------------------------- */
 
 #define FORCED_CPUID "\x0f\x0bxen\x0f\xa2"
 
@@ -422,8 +424,9 @@ static void test_marker(void **state)
 
 static void test_not_forced(void **state)
 {
-	static const char *const other[] = { "\x0f\x0bxen\x0f\xa3", "\x0f\x0bXen\x0f\xa2", "\x0f\x0b\x90\x90\x90\x0f\xa2",
-					     "\x90\x0bxen\x0f\xa2" };
+	static const char *const other[] = {
+		"\x0f\x0bxen\x0f\xa3", "\x0f\x0bXen\x0f\xa2", "\x0f\x0b\x90\x90\x90\x0f\xa2", "\x90\x0bxen\x0f\xa2",
+	};
 
 	for (unsigned i = 0; i < sizeof other / sizeof *other; i++) {
 		put_code(CODE, other[i], 7);
@@ -434,7 +437,7 @@ static void test_not_forced(void **state)
 	assert_int_equal(emulate_forced(v), EMUL_NOT_OURS);
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------------ */
+/* ---- the rest ------------------------------------------------------------------------------------------------- */
 
 static void test_flags_and_caches(void **state)
 {
@@ -555,13 +558,13 @@ static void test_compat_code(void **state)
 	assert_int_equal(emulate_privileged(v), EMUL_DONE);
 	assert_int_equal(v->regs.r.rip, CODE + 3);
 	v->regs.cs = 0x1f;
-	v->ldt_ents = 3;			/* the selector is beyond the table: 16-bit code at 0, where nothing is */
+	v->ldt_ents = 3;			/* beyond the table: code at 0, where nothing is */
 	v->regs.r.rip = CODE;
 	assert_int_equal(emulate_privileged(v), EMUL_DONE);
 	assert_int_equal(fake.bounces, 2);
 }
 
-/* ---- anything ------------------------------------------------------------------------------------------------------------- */
+/* ---- anything ------------------------------------------------------------------------------------------------- */
 
 static uint64_t seed;
 
@@ -591,8 +594,8 @@ static uint64_t rnd_value(void)
 static void test_random_bytes(void **state)
 {
 	static const char *const starts[] = {
-		"", "\x0f", "\x0f\x01", "\x0f\x20", "\x0f\x21", "\x0f\x22", "\x0f\x23", "\xf3\x6c", "\xf3\x6f", "\x66", "\x48",
-		"\x67", "\x65", "\x0f\x30", "\x0f\x32", "\xe4", "\xef",
+		"", "\x0f", "\x0f\x01", "\x0f\x20", "\x0f\x21", "\x0f\x22", "\x0f\x23", "\xf3\x6c", "\xf3\x6f", "\x66",
+		"\x48", "\x67", "\x65", "\x0f\x30", "\x0f\x32", "\xe4", "\xef",
 	};
 	const char *env = getenv("UMBRA_SEED");
 	unsigned outcomes[3] = { 0 };

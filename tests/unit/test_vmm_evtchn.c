@@ -114,7 +114,7 @@ static unsigned take_events(struct vcpu *c, unsigned *port)
 	return n;
 }
 
-/* ---- kinds of channels --------------------------------------------------------------------------------------------- */
+/* ---- kinds of channels ---------------------------------------------------------------------------------------- */
 
 static void test_virq(void **state)
 {
@@ -231,7 +231,7 @@ static void test_console(void **state)
 	evtchn_raise_port(&fake.vm, PORTS);
 }
 
-/* ---- masks, bindings, limits ----------------------------------------------------------------------------------------- */
+/* ---- masks, bindings, limits ---------------------------------------------------------------------------------- */
 
 static void test_unmask(void **state)
 {
@@ -363,7 +363,7 @@ static void test_poll_wakes_for_masked_ports(void **state)
 	assert_int_equal(fake.wakes[1], 1);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------------------------- */
 
 #define ROUNDS	20000u
 #define RAISERS	2u
@@ -414,8 +414,8 @@ static void test_no_event_is_lost(void **state)
 		__atomic_exchange_n(&info->evtchn_pending_sel, 0, __ATOMIC_SEQ_CST);
 		for (unsigned i = 0; i < RAISERS; i++) {
 			port = raisers[i].port;
-			if (__atomic_fetch_and(&fake.shared.evtchn_pending[port / 64], ~(1ul << port % 64), __ATOMIC_SEQ_CST) >>
-			    port % 64 & 1) {
+			if (__atomic_fetch_and(&fake.shared.evtchn_pending[port / 64], ~(1ul << port % 64),
+					       __ATOMIC_SEQ_CST) >> port % 64 & 1) {
 				taken++;
 				atomic_fetch_add(&raisers[i].taken, 1);
 			}

@@ -101,11 +101,13 @@ static bool timer_event(void)
 	return was;
 }
 
-/* ---- the clock ------------------------------------------------------------------------------------------------------- */
+/* ---- the clock ------------------------------------------------------------------------------------------------ */
 
 static void test_time_scale(void **state)
 {
-	static const uint64_t khz[] = { 1, 1000, 999999, 1000000, 1000001, 1999999, 2000000, 2345678, 3700000, 4294968, 8000000 };
+	static const uint64_t khz[] = {
+		1, 1000, 999999, 1000000, 1000001, 1999999, 2000000, 2345678, 3700000, 4294968, 8000000,
+	};
 
 	for (unsigned i = 0; i < sizeof khz / sizeof *khz; i++) {
 		struct time_scale s = time_scale_from_khz(khz[i]);
@@ -176,7 +178,8 @@ static void test_unstable_clock(void **state)
 
 static void test_wallclock(void **state)
 {
-	uint64_t then = ((uint64_t)fake.shared.wc_sec_hi << 32 | fake.shared.wc_sec) * 1000000000ull + fake.shared.wc_nsec, now;
+	uint64_t sec = (uint64_t)fake.shared.wc_sec_hi << 32 | fake.shared.wc_sec, now;
+	uint64_t then = sec * 1000000000ull + fake.shared.wc_nsec;
 	struct timespec t;
 
 	clock_gettime(CLOCK_REALTIME, &t);
@@ -187,7 +190,7 @@ static void test_wallclock(void **state)
 	assert_true(then <= now + 10 * MS && then + 10 * MS >= now);
 }
 
-/* ---- timers ------------------------------------------------------------------------------------------------------------ */
+/* ---- timers --------------------------------------------------------------------------------------------------- */
 
 static void test_singleshot(void **state)
 {
@@ -289,7 +292,7 @@ static void test_posix_timer(void **state)
 	assert_true(timer_event());
 }
 
-/* ---- blocking ------------------------------------------------------------------------------------------------------------ */
+/* ---- blocking ------------------------------------------------------------------------------------------------- */
 
 static void test_block_until_deadline(void **state)
 {
@@ -392,7 +395,7 @@ static void test_poll(void **state)
 	assert_int_equal(xen_sched_op(v, (const uint64_t[6]){ SCHEDOP_poll, 0x1000 }), -EFAULT);
 }
 
-/* ---- vcpu_op --------------------------------------------------------------------------------------------------------------- */
+/* ---- vcpu_op -------------------------------------------------------------------------------------------------- */
 
 static void test_vcpu_op_ids(void **state)
 {
@@ -440,6 +443,7 @@ static void test_register_vcpu_info(void **state)
 	memset(new, 0xee, sizeof *new);
 	assert_int_equal(vcpu_op(VCPUOP_register_vcpu_info, 0, &a, sizeof a), 0);
 	assert_ptr_equal(atomic_load(&v->info), new);
+	assert_ptr_equal(fake.shim_info, new);
 	assert_int_equal(new->evtchn_upcall_mask, 1);
 	assert_int_equal(new->evtchn_upcall_pending, 1);
 	assert_int_equal(new->evtchn_pending_sel, ~0ul);
@@ -479,7 +483,7 @@ static void test_runstate(void **state)
 	assert_int_equal(v->runstate_va.a, AREA);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the end -------------------------------------------------------------------------------------------------- */
 
 static void test_shutdown_reasons(void **state)
 {
