@@ -308,6 +308,7 @@ void leaf_remove(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large);
 /* Exchanges the rights bits of a present leaf; kicks if one was lost. */
 void leaf_set_rights(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large, uint64_t set, uint64_t clear);
 void rmap_write_protect(struct mmu_cpu *cpu, uint64_t gfn);
+void rmap_end_overrides(struct mmu_cpu *cpu, uint64_t gfn);
 void rmap_drop(struct mmu_cpu *cpu, uint64_t gfn);
 void rmap_drop_large(struct mmu_cpu *cpu, uint64_t gfn);
 /* Parents lock of the child. */

@@ -65,7 +65,7 @@ enum mmu_fill { MMU_FILL_LAZY, MMU_FILL_EAGER };	/* EAGER: prebuild what an expl
 enum mmu_prefetch_kind {
 	MMU_PREFETCH_OFF,
 	MMU_PREFETCH_KVM8,	/* the aligned group of 8 around the fault, as KVM's shadow MMU */
-	MMU_PREFETCH_XEN32,	/* 32 entries forward, as Xen's shadow code */
+	MMU_PREFETCH_XEN32,	/* the 32 entries from the fault on, as Xen's shadow code */
 	MMU_PREFETCH_AROUND,	/* N entries on both sides, within the table */
 };
 

@@ -50,7 +50,7 @@ void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned 
 		last = first + 7;
 		break;
 	case MMU_PREFETCH_XEN32:
-		last = index + 32;
+		last = index + 31;
 		break;
 	case MMU_PREFETCH_AROUND:
 		first = index > cfg->prefetch_n ? index - cfg->prefetch_n : 0;

@@ -84,6 +84,16 @@ void rmap_write_protect(struct mmu_cpu *cpu, uint64_t gfn)
 			leaf_set_rights(cpu, id - 1, gfn, false, 0, MMU_PTE_W | SPTE_OVERRIDE);
 }
 
+void rmap_end_overrides(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint32_t id;
+
+	for (id = mmu->frames[gfn].rmap; id; id = mmu->links[id - 1].next)
+		if (spte_load(mmu, id - 1) & SPTE_OVERRIDE)
+			leaf_set_rights(cpu, id - 1, gfn, false, 0, MMU_PTE_W | SPTE_OVERRIDE);
+}
+
 void rmap_drop(struct mmu_cpu *cpu, uint64_t gfn)
 {
 	uint32_t id;

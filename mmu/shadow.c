@@ -225,6 +225,8 @@ void frame_refresh(struct mmu_cpu *cpu, uint64_t gfn)
 	}
 	if (!table || (flags & FRAME_UNSYNC)) {
 		frame_clear(mmu, gfn, FRAME_WPROT);
+		if (!table)
+			rmap_end_overrides(cpu, gfn);
 	} else if (!(flags & FRAME_WPROT)) {
 		frame_set(mmu, gfn, FRAME_WPROT);
 		rmap_write_protect(cpu, gfn);
