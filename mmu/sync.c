@@ -125,6 +125,11 @@ void mmu_flush(struct mmu_cpu *cpu)
 		audit_all(cpu);
 }
 
+bool mmu_out_of_sync(struct mmu *mmu)
+{
+	return sync_any_listed(mmu);
+}
+
 void mmu_invlpg(struct mmu_cpu *cpu, gva_t va)
 {
 	struct mmu *mmu = cpu->mmu;
