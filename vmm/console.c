@@ -272,7 +272,7 @@ static void do_command(struct console *c, int command)
 		stats_print_table(c->vm, stderr);
 		break;
 	case TTY_HELP:
-		fputs("\numbra: Ctrl-a x: end the run; Ctrl-a s: counters so far; Ctrl-a Ctrl-a: Ctrl-a for the guest\n",
+		fputs("\numbra: Ctrl-a x: end the run; Ctrl-a s: counters so far; Ctrl-a Ctrl-a: a Ctrl-a for it\n",
 		      stderr);
 		break;
 	default:

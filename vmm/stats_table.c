@@ -1,8 +1,8 @@
 /*
  * stats_table.c - the counters as a table for people, 100 columns wide. What is zero is left out.
  *
- * When the guest set exactly one marker 1 (begin) and then one marker 2 (end), and no other, a column shows what lay
- * between them.
+ * When the guest set exactly one marker 1 (begin) and later exactly one marker 2 (end), a column shows what lay between
+ * them.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -297,18 +297,33 @@ static void print_title(struct table *t)
 		c->large ? "on" : "off", c->audit);
 }
 
-/* t->part: from the begin marker to the end marker, if that is what the markers are. */
+/* The marker of that id if there is exactly one. Under mark_lock. */
+static const struct mark *only_mark(const struct vm *vm, uint32_t id)
+{
+	const struct mark *found = NULL;
+
+	for (unsigned i = 0; i < vm->nr_marks; i++) {
+		if (vm->marks[i].id != id)
+			continue;
+		if (found)
+			return NULL;
+		found = &vm->marks[i];
+	}
+	return found;
+}
+
 static void find_part(struct table *t)
 {
 	struct vm *vm = t->vm;
-	const struct mark *m;
+	const struct mark *begin, *end;
 
 	pthread_mutex_lock(&vm->mark_lock);
-	m = vm->marks;
-	if (vm->nr_marks == 2 && m[0].id == MARK_BEGIN && m[1].id == MARK_END) {
+	begin = only_mark(vm, MARK_BEGIN);
+	end = only_mark(vm, MARK_END);
+	if (begin && end && begin < end) {
 		t->has_part = true;
-		t->part = (struct sample){ .c = m[1].counters, .m = m[1].mmu, .ns = m[1].ns - m[0].ns };
-		stats_subtract(&t->part.c, &t->part.m, &m[0]);
+		t->part = (struct sample){ .c = end->counters, .m = end->mmu, .ns = end->ns - begin->ns };
+		stats_subtract(&t->part.c, &t->part.m, begin);
 	}
 	pthread_mutex_unlock(&vm->mark_lock);
 }

@@ -28,7 +28,7 @@ static bool has_reason(struct vcpu *v)
 void vcpu_block(struct vcpu *v)
 {
 	struct pollfd fd = { .fd = v->wake_fd, .events = POLLIN };
-	uint64_t before = __rdtsc(), count;
+	uint64_t before = __rdtsc(), idle, count;
 
 	v->counters.vcpu.blocks++;
 	atomic_store(&v->blocked, true);
@@ -46,7 +46,9 @@ void vcpu_block(struct vcpu *v)
 		xen_runstate(v, RUNSTATE_running);
 	}
 	atomic_store(&v->blocked, false);
-	v->counters.idle_cycles += __rdtsc() - before;
+	idle = __rdtsc() - before;
+	v->counters.idle_cycles += idle;
+	v->exit_tsc += idle;	/* or it would count as the VMM's, too */
 }
 
 static long sched_block(struct vcpu *v)

@@ -247,10 +247,10 @@ static void markers(void **state)
 static void markers_are_bounded(void **state)
 {
 	for (unsigned i = 0; i < 10000; i++)
-		stats_mark(&vcpus[0], i);
+		stats_mark(&vcpus[0], i + 1);
 	assert_in_range(vm.nr_marks, 1000, 5000);
 	for (unsigned i = 0; i < vm.nr_marks; i++)
-		assert_int_equal(vm.marks[i].id, i);
+		assert_int_equal(vm.marks[i].id, i + 1);
 }
 
 static unsigned files_in(const char *name)
@@ -349,7 +349,10 @@ static void table_interval(void **state)
 {
 	char *text;
 
+	stats_mark(&vcpus[0], 0);			/* a probe: not kept */
+	stats_mark(&vcpus[0], 7);
 	stats_mark(&vcpus[0], 1);
+	assert_int_equal(vm.nr_marks, 2);
 	vcpus[1].counters.exits.page_fault += 20;
 	mmu_counters.hidden += 11;
 	stats_mark(&vcpus[0], 2);
@@ -360,6 +363,11 @@ static void table_interval(void **state)
 	assert_string_equal(line_of(text, "page_fault"), "page_fault 35 29.2% 20 #PF");
 	free(text);
 	stats_mark(&vcpus[0], 2);			/* no longer one of each */
+	text = table();
+	assert_null(strstr(text, "marks"));
+	free(text);
+	vm.marks[0].id = 2;				/* one of each, but the end comes first */
+	vm.nr_marks = 2;
 	text = table();
 	assert_null(strstr(text, "marks"));
 	free(text);
