@@ -86,6 +86,16 @@ static uint64_t leaf_w(const struct mmu *mmu, const struct want *want, uint64_t 
 	return override && (frame_flags(mmu, gfn) & FRAME_UNSYNC) ? MMU_PTE_W | SPTE_OVERRIDE : 0;
 }
 
+/* A write is about to be let through: the frame counts as dirty from now on. Bucket lock. */
+static void note_write(struct mmu *mmu, const struct want *want, bool large, unsigned flags)
+{
+	uint32_t frame = frame_flags(mmu, want->gfn);
+
+	if ((flags & APPLY_WRITE) && !large && !(frame & (FRAME_WPROT | FRAME_MOVING)) &&
+	    (want->w || ((flags & APPLY_OVERRIDE) && (frame & FRAME_UNSYNC))))
+		dirty_set(mmu, want->gfn);
+}
+
 /* Rights of a present leaf that maps what it should. Bucket lock. True: changed. */
 static bool adjust_leaf(struct mmu_cpu *cpu, uint32_t id, uint64_t spte, const struct want *want, bool large,
 			unsigned flags)
@@ -156,8 +166,7 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 	spte = spte_load(mmu, id);
 	if (spte & MMU_PTE_P) {
 		if (maps_wanted(mmu, want, level, spte)) {
-			if ((flags & APPLY_WRITE) && level == 1)
-				dirty_set(mmu, gfn);
+			note_write(mmu, want, level > 1, flags);
 			*changed |= adjust_leaf(cpu, id, spte, want, level > 1, flags);
 			present = 1;
 		} else {
@@ -190,8 +199,7 @@ int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 	if (large ? !region_may_be_large(mmu, want->gfn) : !!(frame_flags(mmu, want->gfn) & FRAME_MOVING)) {
 		r = -EAGAIN;
 	} else {
-		if ((flags & APPLY_WRITE) && !large)
-			dirty_set(mmu, want->gfn);
+		note_write(mmu, want, large, flags);
 		install_leaf(cpu, page, index, want, large, source, flags);
 		r = 1;
 	}

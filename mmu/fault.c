@@ -115,6 +115,7 @@ static int prepare_write(struct fault *f)
 		sync_unsync(cpu, gfn);
 	frame_refresh(cpu, gfn);
 	f->pt_write = true;
+	cpu->keep_gfn = gfn;
 	r = 0;
 out:
 	spin_unlock(lock);
@@ -373,6 +374,7 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 		r = f.pt_write ? MMU_PTWRITE : before ? MMU_SPURIOUS : MMU_HIDDEN;
 	for (level = 1; level <= MMU_LEVELS; level++)
 		cpu->path[level] = 0;
+	cpu->keep_gfn = MMU_NO_GFN.n;
 out:
 	result.verdict = r;
 	if (r == MMU_TRUE || r == MMU_BAD)

@@ -106,6 +106,7 @@ struct mmu_cpu {
 	uint64_t root_l4[2];		/* ~0: none */
 	uint32_t root[2];		/* page + 1 */
 	uint32_t path[MMU_LEVELS + 1];	/* page + 1: what the fault at work goes through, not to be reclaimed */
+	uint64_t keep_gfn;		/* nor are shadows of this frame: the fault has made it writable; ~0: none */
 	uint64_t (*kick_bits)[8];	/* [page] */
 	uint8_t *kick_flags;		/* [page] bit per list */
 	uint32_t *kick_list[KICK_LISTS], nr_kick[KICK_LISTS];

@@ -190,6 +190,7 @@ int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out)
 		return -ENOMEM;
 	cpu->mmu = mmu;
 	cpu->root_l4[0] = cpu->root_l4[1] = MMU_NO_GFN.n;
+	cpu->keep_gfn = MMU_NO_GFN.n;
 	cpu->oldest = cpu->oldest_collect = cpu->oldest_drained = CLOCK_NEVER;
 	cpu->kick_bits = map_array(mmu, mmu->cfg.pool_pages, sizeof(*cpu->kick_bits));
 	cpu->kick_flags = map_array(mmu, mmu->cfg.pool_pages, 1);

@@ -57,7 +57,7 @@ static bool may_take(const struct mmu_cpu *cpu, uint32_t page, const struct shad
 	const struct spage *p = &cpu->mmu->pages[page];
 	bool used = __atomic_load_n(&p->used, __ATOMIC_RELAXED);
 
-	if (__atomic_load_n(&p->refs, __ATOMIC_RELAXED) || on_path(cpu, page))
+	if (__atomic_load_n(&p->refs, __ATOMIC_RELAXED) || on_path(cpu, page) || key->gfn == cpu->keep_gfn)
 		return false;
 	switch (willing) {
 	case TAKE_ORPHANS:
