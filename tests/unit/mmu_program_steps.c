@@ -1,0 +1,494 @@
+#include "mmu_program_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void step_access(struct program *p)
+{
+	enum mmu_mode mode = percent(p, 55) ? MMU_KERNEL : MMU_USER;
+	uint64_t va = some_va(p);
+
+	program_access(p, mode, va, some_access(p));
+	if (percent(p, 30))
+		program_access(p, mode, va ^ (uint64_t)below(p, 4) << 12, some_access(p));
+}
+
+/* A fault that no processor reported: another vCPU was faster, or the VMM asks for itself. */
+static void step_needless_fault(struct program *p)
+{
+	enum mmu_mode mode = below(p, 2);
+	bool starve;
+
+	if (p->cpu->cr3[mode] != MODEL_NONE)
+		take_fault(p, mode, some_va(p), some_access(p), &starve);
+}
+
+static void step_update(struct program *p)
+{
+	struct world_cpu *cpu = p->cpu;
+	unsigned level = percent(p, 70) ? 1 : 1 + below(p, 4);
+	uint64_t gfn = percent(p, 97) ? some_table(p, level) : some_data(p);
+	unsigned index = some_index(p, level);
+	uint64_t gpte = some_gpte(p, level), value = gpte;
+	bool keep = percent(p, 25);
+	int err;
+
+	if (percent(p, 30))	/* what Linux does most: change rights or A/D of what is there */
+		gpte = value = model_load(p->m, gfn, index) ^ (1ull << (1 + below(p, 6)));
+	if (is_linear(p, gfn, index))
+		return;
+	if (percent(p, 1)) {
+		err = mmu_update(cpu->cpu, (gfn_t){ percent(p, 50) ? p->w->opt.nr_gfns : rng_next(&p->rng) | 1ull << 62 },
+				 index, gpte, keep);
+		world_check(cpu, err == -EINVAL, "update of a frame out of range: %d", err);
+		err = mmu_update(cpu->cpu, (gfn_t){ gfn }, 512 + below(p, 2) * 0x7ffffffe, gpte, keep);
+		world_check(cpu, err == -EINVAL, "update of an index out of range: %d", err);
+		return;
+	}
+	if (keep)
+		value |= model_load(p->m, gfn, index) & (MMU_PTE_A | MMU_PTE_D);
+	if (gfn != p->moving && percent(p, 20)) {
+		value = gpte;
+		world_write(p->w, gfn, index, gpte);
+		model_store(p->m, gfn, index, value);
+		if (p->logging)
+			mmu_mark_dirty(p->w->mmu, (gfn_t){ gfn });
+		err = mmu_updated(cpu->cpu, (gfn_t){ gfn }, index);
+	} else {
+		err = mmu_update(cpu->cpu, (gfn_t){ gfn }, index, gpte, keep);
+	}
+	world_trace(cpu, "update gfn %#llx[%u] = %#llx keep %d: %d", (unsigned long long)gfn, index,
+		    (unsigned long long)gpte, keep, err);
+	if (err && (gfn == p->moving || !p->opt.alone))
+		return;
+	world_check(cpu, !err, "step %llu: update of gfn %#llx[%u]: %d", (unsigned long long)p->step,
+		    (unsigned long long)gfn, index, err);
+	model_store(p->m, gfn, index, value);
+	p->ever_dirty[gfn] = 1;
+	when_done(p, (struct when){ .kind = WHEN_ENTRY, .gfn = gfn, .index = index });
+}
+
+void load_root(struct program *p, enum mmu_mode mode, uint64_t l4)
+{
+	if (l4 == p->moving)
+		return;
+	if (p->opt.alone)
+		kick_all(p);	/* world_load() may need pages that wait for any cpu's kicks */
+	world_load(p->cpu, mode, l4);
+	world_trace(p->cpu, "load mode %d l4 %#llx: cr3 %#llx", mode, (unsigned long long)l4,
+		    (unsigned long long)p->cpu->cr3[mode]);
+	if (l4 == MODEL_NONE)
+		return;
+	p->m->ever[l4] |= 1u << 4;
+	when_done(p, (struct when){ .kind = WHEN_FLUSH });
+}
+
+void program_update(struct program *p, uint64_t gfn, unsigned index, uint64_t gpte)
+{
+	int err = mmu_update(p->cpu->cpu, (gfn_t){ gfn }, index, gpte, false);
+
+	world_trace(p->cpu, "update gfn %#llx[%u] = %#llx: %d", (unsigned long long)gfn, index, (unsigned long long)gpte,
+		    err);
+	world_check(p->cpu, !err, "update of gfn %#llx[%u]: %d", (unsigned long long)gfn, index, err);
+	model_store(p->m, gfn, index, gpte);
+	when_done(p, (struct when){ .kind = WHEN_ENTRY, .gfn = gfn, .index = index });
+	kick_all(p);
+}
+
+void program_pin(struct program *p, uint64_t gfn, unsigned level)
+{
+	int err = mmu_pin(p->cpu->cpu, (gfn_t){ gfn }, level);
+
+	world_check(p->cpu, !err, "pin of gfn %#llx at level %u: %d", (unsigned long long)gfn, level, err);
+	p->m->pin[gfn] = p->m->pin_seen[gfn] = level;
+	kick_all(p);
+}
+
+void program_unpin(struct program *p, uint64_t gfn)
+{
+	int err = mmu_unpin(p->cpu->cpu, (gfn_t){ gfn });
+
+	world_check(p->cpu, !err, "unpin of gfn %#llx: %d", (unsigned long long)gfn, err);
+	p->m->pin[gfn] = p->m->pin_seen[gfn] = 0;
+	kick_all(p);
+}
+
+void program_load(struct program *p, enum mmu_mode mode, uint64_t l4)
+{
+	load_root(p, mode, l4);
+	kick_all(p);
+}
+
+void program_kick(struct program *p)
+{
+	kick_all(p);
+}
+
+void program_check(struct program *p)
+{
+	check_all(p);
+}
+
+static void step_flush(struct program *p)
+{
+	mmu_flush(p->cpu->cpu);
+	world_trace(p->cpu, "flush");
+	when_done(p, (struct when){ .kind = WHEN_FLUSH });
+}
+
+static void invlpg(struct program *p, uint64_t va)
+{
+	mmu_invlpg(p->cpu->cpu, (gva_t){ va });
+	world_trace(p->cpu, "invlpg %#llx", (unsigned long long)va);
+	when_done(p, (struct when){ .kind = WHEN_VA, .va = va, .l4 = { p->cpu->l4[0], p->cpu->l4[1] } });
+}
+
+static void step_invlpg(struct program *p)
+{
+	invlpg(p, some_va(p));
+}
+
+/* What Linux does to change a mapping in use: the leaf entry is written through the read-only linear map, then flushed. */
+static void step_direct_write(struct program *p)
+{
+	enum mmu_mode mode = below(p, 2);
+	uint64_t va = some_va(p);
+	const struct model_step *last;
+	struct model_walk walk;
+
+	if (p->cpu->cr3[mode] == MODEL_NONE)
+		return;
+	program_access(p, mode, va, some_access(p));
+	model_walk(p->m, p->cpu->l4[mode], mode, va, 0, &walk);
+	last = &walk.path[walk.depth - 1];
+	if (last->gfn - p->opt.base >= PROG_RANGE)
+		return;
+	program_access(p, MMU_KERNEL, linear_va(p, last->gfn, last->index), MMU_PF_W);
+	if (percent(p, 40)) {
+		invlpg(p, va);
+		if (percent(p, 70))
+			kick_all(p);
+	} else if (percent(p, 40)) {
+		step_flush(p);
+	}
+	program_access(p, mode, va, some_access(p));
+}
+
+static void step_load(struct program *p)
+{
+	enum mmu_mode mode = below(p, 2);
+	mfn_t root;
+	int err;
+
+	if (percent(p, 3)) {
+		err = mmu_load(p->cpu->cpu, mode, (gfn_t){ p->w->opt.nr_gfns + below(p, 2) * 0x123456 }, &root);
+		world_check(p->cpu, err == -EINVAL, "load of a root out of range: %d", err);
+		return;
+	}
+	if (percent(p, 8))
+		load_root(p, mode, MODEL_NONE);
+	else if (percent(p, 3))
+		load_root(p, mode, some_table(p, 1 + below(p, 3)));
+	else
+		load_root(p, mode, some_table(p, 4));
+}
+
+static void step_check(struct program *p)
+{
+	if (percent(p, 50)) {
+		step_flush(p);
+		kick_all(p);
+	}
+	check_all(p);
+}
+
+/* What a page in use maps: frames that are writable somewhere right now. */
+static uint64_t hot_frame(struct program *p, uint64_t otherwise)
+{
+	uint64_t va = some_va(p);
+	struct model_walk walk;
+
+	if (p->cpu->l4[MMU_KERNEL] == MODEL_NONE)
+		return otherwise;
+	model_walk(p->m, p->cpu->l4[MMU_KERNEL], MMU_KERNEL, va, MMU_PF_W, &walk);
+	return walk.verdict == MODEL_OK && walk.gfn - p->opt.base < PROG_RANGE ? walk.gfn : otherwise;
+}
+
+static void step_pin(struct program *p)
+{
+	struct world_cpu *cpu = p->cpu;
+	unsigned level = 1 + below(p, 4), i, kept;
+	uint64_t gfn = level == 1 && percent(p, 20) ? p->opt.base + PROG_LINEAR : some_table(p, level);
+	int err;
+
+	if (percent(p, 20))
+		gfn = hot_frame(p, gfn);
+	if (percent(p, 3)) {
+		err = mmu_pin(cpu->cpu, (gfn_t){ p->w->opt.nr_gfns }, 1);
+		world_check(cpu, err == -EINVAL, "pin out of range: %d", err);
+		err = mmu_pin(cpu->cpu, (gfn_t){ gfn }, percent(p, 50) ? 0 : 5);
+		world_check(cpu, err == -EINVAL, "pin at a level out of range: %d", err);
+		return;
+	}
+	if (p->m->pin[gfn]) {
+		err = mmu_unpin(cpu->cpu, (gfn_t){ gfn });
+		world_trace(cpu, "unpin gfn %#llx: %d", (unsigned long long)gfn, err);
+		world_check(cpu, !err, "unpin of gfn %#llx: %d", (unsigned long long)gfn, err);
+		p->m->pin[gfn] = p->m->pin_seen[gfn] = 0;
+		for (i = kept = 0; i < p->nr_when; i++)
+			if (p->when[i].kind != WHEN_PIN || p->when[i].gfn != gfn)
+				p->when[kept++] = p->when[i];
+		p->nr_when = kept;
+		return;
+	}
+	if (percent(p, 3))
+		level = 1 + below(p, 4);
+	err = mmu_pin(cpu->cpu, (gfn_t){ gfn }, level);
+	world_trace(cpu, "pin gfn %#llx level %u: %d", (unsigned long long)gfn, level, err);
+	if (err && gfn == p->moving)
+		return;
+	world_check(cpu, !err, "pin of gfn %#llx at level %u: %d", (unsigned long long)gfn, level, err);
+	p->m->pin[gfn] = level;
+	when_done(p, (struct when){ .kind = WHEN_PIN, .gfn = gfn });
+	if (percent(p, 40)) {
+		kick_all(p);
+		check_all(p);
+	}
+}
+
+static void step_prebuild(struct program *p)
+{
+	unsigned level = percent(p, 90) ? 1 : 1 + below(p, 4), n, index, run = 1 + below(p, 8);
+	uint64_t gfn = percent(p, 98) ? some_table(p, level) : some_data(p);
+	unsigned source = MMU_SRC_FIRST_HEURISTIC + below(p, MMU_SOURCES - MMU_SRC_FIRST_HEURISTIC);
+	enum mmu_prebuilt r;
+	uint64_t gpte;
+
+	index = some_index(p, level);
+	for (n = 0; n < run; n++, index = (index + 1) % 512) {
+		gpte = model_load(p->m, gfn, index);
+		r = mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, index, source);
+		world_check(p->cpu, r <= MMU_PB_NOTHING, "prebuild said %d", r);
+		world_check(p->cpu, r != MMU_PB_BUILT || ((gpte & MMU_PTE_P) && (gpte & MMU_PTE_A)),
+			    "step %llu: prebuilt gfn %#llx[%u] from gPTE %#llx", (unsigned long long)p->step,
+			    (unsigned long long)gfn, index, (unsigned long long)gpte);
+		world_check(p->cpu, p->m->ever[gfn] || r == MMU_PB_NO_SHADOW || r == MMU_PB_NOTHING,
+			    "prebuild into gfn %#llx, never a table: %d", (unsigned long long)gfn, r);
+	}
+	mmu_prebuild(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns + 5 }, 3, source);
+	mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, 512, source);
+}
+
+void remap_finish(struct program *p)
+{
+	struct world *w = p->w;
+	uint64_t gfn = p->moving, from = w->gfn_mfn[gfn], to = p->moving_to;
+	int err;
+
+	p->moving = MODEL_NONE;
+	if (percent(p, 20)) {
+		__atomic_store_n(&w->mfn_gfn[from], (int64_t)gfn, __ATOMIC_RELEASE);
+		mmu_remap_abort(p->cpu->cpu, (gfn_t){ gfn });
+		p->spare[p->nr_spare++] = to;
+		world_trace(p->cpu, "remap abort gfn %#llx", (unsigned long long)gfn);
+		return;
+	}
+	world_check(p->cpu, !memcmp(world_mfn_words(w, from), world_mfn_words(w, to), MMU_PAGE_SIZE),
+		    "step %llu: gfn %#llx was written while it moved", (unsigned long long)p->step,
+		    (unsigned long long)gfn);
+	__atomic_store_n(&w->mfn_gfn[to], (int64_t)gfn, __ATOMIC_RELEASE);
+	__atomic_store_n(&w->gfn_mfn[gfn], to, __ATOMIC_RELEASE);
+	err = mmu_remap_commit(p->cpu->cpu, (gfn_t){ gfn }, (mfn_t){ to });
+	world_trace(p->cpu, "remap commit gfn %#llx to %#llx: %d", (unsigned long long)gfn, (unsigned long long)to, err);
+	world_check(p->cpu, !err, "remap commit: %d", err);
+	world_check(p->cpu, mmu_pmap(w->mmu, (gfn_t){ gfn }).n == to, "pmap after a commit");
+	world_check(p->cpu, mmu_gfn_hva(w->mmu, (gfn_t){ gfn }) == world_mfn_words(w, to), "gfn_hva after a commit");
+	p->spare[p->nr_spare++] = from;
+}
+
+static void step_remap(struct program *p)
+{
+	struct world *w = p->w;
+	uint64_t gfn;
+	unsigned slot;
+	int err;
+
+	if (p->moving != MODEL_NONE) {
+		err = mmu_remap_begin(p->cpu->cpu, (gfn_t){ p->moving });
+		world_check(p->cpu, err == -EBUSY, "second remap_begin: %d", err);
+		remap_finish(p);
+		return;
+	}
+	err = mmu_remap_begin(p->cpu->cpu, (gfn_t){ w->opt.nr_gfns });
+	world_check(p->cpu, err == -EINVAL, "remap_begin out of range: %d", err);
+	gfn = percent(p, 80) ? some_data(p) : some_table(p, 1 + below(p, 4));
+	err = mmu_remap_begin(p->cpu->cpu, (gfn_t){ gfn });
+	world_trace(p->cpu, "remap begin gfn %#llx: %d", (unsigned long long)gfn, err);
+	if (err) {
+		world_check(p->cpu, err == -EBUSY, "remap_begin: %d", err);
+		world_check(p->cpu, p->m->pin[gfn] || p->m->ever[gfn], "step %llu: remap_begin of gfn %#llx, no table: %d",
+			    (unsigned long long)p->step, (unsigned long long)gfn, err);
+		kick(p, p->cpu);
+		return;
+	}
+	kick_all(p);
+	slot = below(p, p->nr_spare);
+	p->moving = gfn;
+	p->moving_to = p->spare[slot];
+	p->spare[slot] = p->spare[--p->nr_spare];
+	__atomic_store_n(&w->mfn_gfn[w->gfn_mfn[gfn]], -1, __ATOMIC_RELEASE);
+	world_copy_frame(w, p->moving_to, w->gfn_mfn[gfn]);
+	check_all(p);
+	if (percent(p, 50))
+		remap_finish(p);
+}
+
+static void fetch_dirty(struct program *p, uint64_t first, uint64_t count)
+{
+	uint64_t bitmap[64] = { 0 }, i;
+	int err;
+
+	err = mmu_dirty_fetch(p->cpu->cpu, (gfn_t){ first }, count, bitmap);
+	world_check(p->cpu, !err, "dirty_fetch(%llu, %llu): %d", (unsigned long long)first, (unsigned long long)count, err);
+	kick_all(p);
+	for (i = 0; i < count; i++) {
+		uint64_t gfn = first + i;
+		bool set = bitmap[i / 64] >> (i % 64) & 1;
+
+		if (gfn < p->opt.base || gfn >= p->opt.base + PROG_RANGE)
+			continue;
+		world_check(p->cpu, set || !p->m->dirty[gfn], "step %llu: gfn %#llx was written, and is not in the bitmap",
+			    (unsigned long long)p->step, (unsigned long long)gfn);
+		world_check(p->cpu, !set || p->m->may_dirty[gfn], "step %llu: gfn %#llx is in the bitmap, and nothing wrote it",
+			    (unsigned long long)p->step, (unsigned long long)gfn);
+		p->m->dirty[gfn] = p->m->may_dirty[gfn] = 0;
+	}
+}
+
+static void step_dirty(struct program *p)
+{
+	uint64_t first, word;
+	unsigned n;
+	int err;
+
+	kick_all(p);
+	if (!p->logging) {
+		err = mmu_dirty_fetch(p->cpu->cpu, (gfn_t){ 0 }, 64, &word);
+		world_check(p->cpu, err == -EINVAL, "dirty_fetch before start: %d", err);
+		err = mmu_dirty_start(p->cpu->cpu);
+		world_check(p->cpu, !err, "dirty_start: %d", err);
+		kick_all(p);
+		memset(p->m->dirty, 0, p->m->nr_gfns);
+		memset(p->m->may_dirty, 0, p->m->nr_gfns);
+		p->logging = true;
+		world_trace(p->cpu, "dirty start");
+		return;
+	}
+	world_check(p->cpu, mmu_dirty_start(p->cpu->cpu) == -EALREADY, "second dirty_start");
+	if (percent(p, 85)) {
+		first = p->opt.base + below(p, 80);
+		fetch_dirty(p, first, 1 + below(p, 1000));
+		world_trace(p->cpu, "dirty fetch");
+		for (n = 0; n < 8 && n < p->nr_hot; n++)
+			program_access(p, MMU_KERNEL, p->hot[n], MMU_PF_W);
+		return;
+	}
+	fetch_dirty(p, p->opt.base, PROG_RANGE);
+	err = mmu_dirty_stop(p->cpu->cpu);
+	world_check(p->cpu, !err, "dirty_stop: %d", err);
+	p->logging = false;
+	world_trace(p->cpu, "dirty stop");
+}
+
+static void step_mark_dirty(struct program *p)
+{
+	uint64_t gfn = some_data(p);
+	unsigned index = below(p, 512);
+
+	if (gfn == p->moving || p->opt.moved)
+		return;
+	world_write(p->w, gfn, index, some_word(p, gfn) & ~MMU_PTE_P);
+	model_store(p->m, gfn, index, world_read(p->w, gfn, index));
+	mmu_mark_dirty(p->w->mmu, (gfn_t){ gfn });
+	mmu_mark_dirty(p->w->mmu, (gfn_t){ p->w->opt.nr_gfns + 1 });
+	p->ever_dirty[gfn] = 1;
+	/* A data frame may be in use as a table: then this store is an update nobody announced. */
+	if (p->m->ever[gfn] || p->m->pin[gfn])
+		mmu_updated(p->cpu->cpu, (gfn_t){ gfn }, index);
+}
+
+static void step_translate(struct program *p)
+{
+	enum mmu_mode mode = below(p, 2);
+	uint64_t va = some_va(p), l4 = some_table(p, 4);
+	uint32_t access = some_access(p);
+	struct model_walk walk;
+	struct mmu_walk got;
+	unsigned slot = model_index(va, 4);
+	const struct model_step *last;
+	int err;
+
+	if (slot >= 256 && slot <= 271)
+		return;
+	model_walk(p->m, l4, mode, va, access, &walk);
+	last = &walk.path[walk.depth - 1];
+	err = mmu_translate(p->w->mmu, (gfn_t){ l4 }, mode, (gva_t){ va }, access, &got);
+	if (p->moving != MODEL_NONE && on_path(&walk, p->moving))
+		return;
+	world_check(p->cpu, err == (walk.verdict == MODEL_OK ? 0 : -EFAULT), "step %llu: translate mode %d va %#llx "
+		    "access %#x from %#llx: %d, the model says %d", (unsigned long long)p->step, mode,
+		    (unsigned long long)va, access, (unsigned long long)l4, err, walk.verdict);
+	world_check(p->cpu, !err || got.error_code == walk.error_code, "step %llu: translate mode %d va %#llx access %#x: "
+		    "error code %#x, should be %#x", (unsigned long long)p->step, mode, (unsigned long long)va, access,
+		    got.error_code, walk.error_code);
+	world_check(p->cpu, err || got.gfn.n == walk.gfn, "step %llu: translate mode %d va %#llx: gfn %#llx, should be "
+		    "%#llx", (unsigned long long)p->step, mode, (unsigned long long)va, (unsigned long long)got.gfn.n,
+		    (unsigned long long)walk.gfn);
+	world_check(p->cpu, got.table.n == last->gfn && got.index == last->index && got.level == last->level &&
+		    got.gpte == last->gpte, "step %llu: translate mode %d va %#llx: stopped at %#llx[%u] level %u, should "
+		    "be %#llx[%u] level %u", (unsigned long long)p->step, mode, (unsigned long long)va,
+		    (unsigned long long)got.table.n, got.index, got.level, (unsigned long long)last->gfn, last->index,
+		    last->level);
+	err = mmu_translate(p->w->mmu, (gfn_t){ p->w->opt.nr_gfns }, mode, (gva_t){ va }, access, &got);
+	world_check(p->cpu, err == -EINVAL, "translate from a root out of range: %d", err);
+}
+
+static const struct {
+	unsigned weight;
+	void (*step)(struct program *p);
+	bool global, remap;
+} steps[] = {
+	{ .weight = 400, .step = step_access },
+	{ .weight = 160, .step = step_update },
+	{ .weight =  80, .step = step_direct_write },
+	{ .weight =  40, .step = step_flush },
+	{ .weight =  40, .step = step_invlpg },
+	{ .weight =  35, .step = step_load },
+	{ .weight =  40, .step = step_pin },
+	{ .weight =  90, .step = step_prebuild },
+	{ .weight =  25, .step = step_remap, .remap = true },
+	{ .weight =  20, .step = step_dirty, .global = true },
+	{ .weight =  15, .step = step_mark_dirty },
+	{ .weight =  40, .step = step_translate },
+	{ .weight =  15, .step = step_needless_fault },
+	{ .weight =   8, .step = step_check },
+};
+
+void one_step(struct program *p)
+{
+	unsigned i, total = 0, pick;
+
+	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+		total += steps[i].weight;
+	pick = below(p, total);
+	for (i = 0; pick >= steps[i].weight; i++)
+		pick -= steps[i].weight;
+	if ((steps[i].global && !p->opt.global) || (steps[i].remap && !p->opt.remap))
+		return;
+	p->cpu = p->cpus[below(p, p->nr_cpus)];
+	steps[i].step(p);
+	if (!p->opt.alone || percent(p, 70) || p->nr_when > 32)
+		kick(p, p->cpu);
+	if (p->nr_when > 32)
+		kick_all(p);
+}
