@@ -61,6 +61,7 @@ int mmu_dirty_start(struct mmu_cpu *cpu)
 		for (i = 0; i < MMU_ENTRIES && __atomic_load_n(&mmu->pages[page].present, __ATOMIC_RELAXED); i++)
 			protect_leaf(cpu, spte_id(page, i), level == 2);
 	}
+	kick_adopt(cpu);
 	return 0;
 }
 
@@ -89,6 +90,7 @@ int mmu_dirty_fetch(struct mmu_cpu *cpu, gfn_t first, uint64_t count, uint64_t *
 		spin_unlock(bucket);
 		bitmap[i / 64] |= 1ull << (i % 64);
 	}
+	kick_adopt(cpu);
 	return 0;
 }
 

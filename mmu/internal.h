@@ -2,7 +2,8 @@
  * internal.h - the data structures of mmu/ and who may touch them. docs/mmu.md tells the story.
  *
  * Lock order, outermost first:
- *	flush lock -> frame lock -> pool lock | page lock -> parents lock | bucket lock
+ *	flush lock -> frame lock -> page lock -> parents lock | bucket lock
+ *		   -> cpus lock -> kick lock (two of them: by address) -> pool lock
  * No two locks of one kind are held at once. The helper thread only tries frame and page locks.
  *
  *	frame lock	hashed by gfn. The frame as a page table: its list of shadows, pin level, FRAME_UNSYNC, _LISTED and
@@ -107,7 +108,9 @@ struct mmu_cpu {
 	uint32_t root[2];		/* page + 1 */
 	uint32_t path[MMU_LEVELS + 1];	/* page + 1: what the fault at work goes through, not to be reclaimed */
 	uint64_t keep_gfn;		/* nor are shadows of this frame: the fault has made it writable; ~0: none */
-	uint64_t (*kick_bits)[8];	/* [page] */
+	struct spin kick_lock;		/* owner to write the following, others to read */
+	uint64_t (*kick_bits)[8];	/* [page] to be given out */
+	uint64_t (*kick_given)[8];	/* [page] given out, not done */
 	uint8_t *kick_flags;		/* [page] bit per list */
 	uint32_t *kick_list[KICK_LISTS], nr_kick[KICK_LISTS];
 	uint64_t oldest_collect, oldest_drained;
@@ -132,6 +135,7 @@ struct mmu {
 	uint64_t *dirty;		/* bit per gfn; atomic */
 	uint32_t logging;		/* atomic */
 	uint64_t clock;			/* atomic: counts finished kick rounds */
+	uint32_t nr_owing;		/* atomic: cpus that owe kicks */
 	struct spin frame_locks[FRAME_LOCKS], buckets[BUCKETS];
 	struct spin pool_lock, listed_lock, flush_lock, cpus_lock;
 	uint32_t free_list, nr_free, reserve, used_peak, reclaim_hand;
@@ -294,6 +298,9 @@ void kick_entry(struct mmu_cpu *cpu, uint32_t id);
 void kick_hold(struct mmu_cpu *cpu, uint32_t page);	/* page is not reused before this cpu's pending kicks are done */
 /* Are all kicks done for changes made up to `clock`? */
 bool kick_settled(struct mmu *mmu, uint64_t clock);
+/* Takes over what other cpus owe, all of it or one entry. No frame, page, parents or bucket lock is needed. */
+void kick_adopt(struct mmu_cpu *cpu);
+void kick_adopt_entry(struct mmu_cpu *cpu, uint32_t id);
 void kick_abandon(struct mmu_cpu *cpu);
 static inline uint64_t kick_clock(const struct mmu *mmu)
 {

@@ -175,6 +175,7 @@ static void cpu_free(struct mmu_cpu *cpu)
 	for (i = 0; i < KICK_LISTS; i++)
 		unmap_array(mmu, cpu->kick_list[i], mmu->cfg.pool_pages, sizeof(*cpu->kick_list[i]));
 	unmap_array(mmu, cpu->kick_bits, mmu->cfg.pool_pages, sizeof(*cpu->kick_bits));
+	unmap_array(mmu, cpu->kick_given, mmu->cfg.pool_pages, sizeof(*cpu->kick_given));
 	unmap_array(mmu, cpu->kick_flags, mmu->cfg.pool_pages, 1);
 	unmap_array(mmu, cpu->orphans, mmu->cfg.pool_pages, sizeof(*cpu->orphans));
 	free(cpu);
@@ -193,9 +194,10 @@ int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out)
 	cpu->keep_gfn = MMU_NO_GFN.n;
 	cpu->oldest = cpu->oldest_collect = cpu->oldest_drained = CLOCK_NEVER;
 	cpu->kick_bits = map_array(mmu, mmu->cfg.pool_pages, sizeof(*cpu->kick_bits));
+	cpu->kick_given = map_array(mmu, mmu->cfg.pool_pages, sizeof(*cpu->kick_given));
 	cpu->kick_flags = map_array(mmu, mmu->cfg.pool_pages, 1);
 	cpu->orphans = map_array(mmu, mmu->cfg.pool_pages, sizeof(*cpu->orphans));
-	ok = cpu->kick_bits && cpu->kick_flags && cpu->orphans;
+	ok = cpu->kick_bits && cpu->kick_given && cpu->kick_flags && cpu->orphans;
 	for (i = 0; i < KICK_LISTS; i++) {
 		cpu->kick_list[i] = map_array(mmu, mmu->cfg.pool_pages, sizeof(*cpu->kick_list[i]));
 		ok = ok && cpu->kick_list[i];
@@ -267,6 +269,7 @@ int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 	cpu->root_l4[mode] = l4.n;
 	STAT(cpu, loads);
 	sync_all(cpu);
+	kick_adopt(cpu);
 	*root = (mfn_t){ cpu->mmu->cfg.pool.n + page };
 	return 0;
 }
@@ -287,6 +290,7 @@ int mmu_pin(struct mmu_cpu *cpu, gfn_t table, unsigned level)
 		err = 0;
 	}
 	spin_unlock(lock);
+	kick_adopt(cpu);
 	return err;
 }
 

@@ -57,6 +57,7 @@ int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn)
 	err = 0;
 out:
 	spin_unlock(lock);
+	kick_adopt(cpu);
 	return err;
 }
 

@@ -51,6 +51,7 @@ static uint64_t cpu_bytes(const struct mmu_cpu *cpu)
 	unsigned i;
 
 	n = sizeof(*cpu) + resident_bytes(cpu->kick_bits, pages * sizeof(*cpu->kick_bits)) +
+	    resident_bytes(cpu->kick_given, pages * sizeof(*cpu->kick_given)) +
 	    resident_bytes(cpu->kick_flags, pages) + resident_bytes(cpu->orphans, pages * sizeof(*cpu->orphans));
 	for (i = 0; i < KICK_LISTS; i++)
 		n += resident_bytes(cpu->kick_list[i], pages * sizeof(*cpu->kick_list[i]));

@@ -120,6 +120,7 @@ void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
 void mmu_flush(struct mmu_cpu *cpu)
 {
 	sync_all(cpu);
+	kick_adopt(cpu);
 	STAT(cpu, flushes);
 	if (cpu->mmu->cfg.audit >= 3)
 		audit_all(cpu);
@@ -145,4 +146,5 @@ void mmu_invlpg(struct mmu_cpu *cpu, gva_t va)
 		for (level = MMU_LEVELS; level >= w.level; level--)
 			sync_one(cpu, w.table[level], va_index(va.a, level), 1);
 	}
+	kick_adopt(cpu);
 }

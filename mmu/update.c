@@ -25,7 +25,8 @@ static void fix_shadows(struct mmu_cpu *cpu, uint64_t table, unsigned index)
 			continue;
 		any = true;
 		spin_lock(&p->lock);
-		entry_sync(cpu, page, index);
+		if (!entry_sync(cpu, page, index))
+			kick_adopt_entry(cpu, spte_id(page, index));
 		if (mmu->cfg.fill == MMU_FILL_EAGER &&
 		    entry_prebuild(cpu, page, index, MMU_SRC_EAGER) == MMU_PB_BUILT)
 			STAT(cpu, eager);
