@@ -515,39 +515,31 @@ static const char *test_ldt(struct digest *d)
 
 /* ---- other ways in and out of the kernel ------------------------------------------------------------------------ */
 
-static const char *trace_stop(pid_t pid, int sig)
+static const char *trace_stop(pid_t pid, int sig, const char *where)
 {
 	int status;
 
 	CHECK(waitpid(pid, &status, 0) == pid, "waitpid: %s", strerror(errno));
-	CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == sig, "traced child: status %#x, not stopped by %d",
+	CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == sig, "at %s: status %#x, not stopped by signal %d", where,
 	      status, sig);
 	return NULL;
 }
 
 enum { TRACE_NOPS = 60 };
 
-static volatile uint32_t trace_word;
-
-static void trace_child(void)
-{
-	ptrace(PTRACE_TRACEME, 0, 0, 0);
-	asm volatile("int3\n\t.rept %c0\n\tnop\n\t.endr\n\tint3" : : "i"(TRACE_NOPS) : "memory");
-	trace_word = 0x600d;	/* watched by now */
-	asm volatile("nop" : : : "memory");
-	_exit(trace_word == 0x600d ? 33 : 1);
-}
-
 static const char *test_ptrace(struct digest *d)
 {
 	struct user_regs_struct r;
-	unsigned long rip = 0, dr6;
+	unsigned long rip = 0;
 	unsigned steps = 0;
 	pid_t pid = fork();
 
-	if (!pid)
-		trace_child();
-	TRY(trace_stop(pid, SIGTRAP));	/* first int3 */
+	if (!pid) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		asm volatile("int3\n\t.rept %c0\n\tnop\n\t.endr\n\tint3" : : "i"(TRACE_NOPS) : "memory");
+		_exit(33);
+	}
+	TRY(trace_stop(pid, SIGTRAP, "first int3"));
 	for (;; steps++) {
 		ptrace(PTRACE_GETREGS, pid, 0, &r);
 		if (steps)
@@ -556,27 +548,52 @@ static const char *test_ptrace(struct digest *d)
 		if (steps == TRACE_NOPS)
 			break;
 		CHECK(!ptrace(PTRACE_SINGLESTEP, pid, 0, 0), "PTRACE_SINGLESTEP: %s", strerror(errno));
-		TRY(trace_stop(pid, SIGTRAP));
+		TRY(trace_stop(pid, SIGTRAP, "a single step"));
 	}
 	CHECK(!ptrace(PTRACE_CONT, pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
-	TRY(trace_stop(pid, SIGTRAP));	/* second int3 */
+	TRY(trace_stop(pid, SIGTRAP, "second int3"));
 	ptrace(PTRACE_GETREGS, pid, 0, &r);
 	CHECK(r.rip == rip + 1, "second int3 at %#llx, not %#lx", r.rip, rip + 1);
-
-	/* a watchpoint: 4 bytes, write */
-	CHECK(!ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[0]), &trace_word) &&
-	      !ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[7]), 0xd0001ul),
-	      "setting a watchpoint: %s", strerror(errno));
-	CHECK(!ptrace(PTRACE_CONT, pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
-	TRY(trace_stop(pid, SIGTRAP));
-	errno = 0;
-	dr6 = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, u_debugreg[6]), 0);
-	CHECK(!errno && (dr6 & 15) == 1, "after the watchpoint DR6 is %#lx", dr6);
-	CHECK(ptrace(PTRACE_PEEKDATA, pid, &trace_word, 0) == 0x600d, "the watched word was not written");
 	CHECK(!ptrace(PTRACE_CONT, pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
 	TRY(child_expect(pid, 33));
 	digest_u64(d, steps);
 	return NULL;
+}
+
+static volatile uint32_t watched;
+
+/*
+ * A write to a word that a debugger watches. Some hosts (KVM on PVM, nested emulation) deliver no breakpoint of a debug
+ * register to any guest: one that never fires is a skip, one that fires wrongly a failure.
+ */
+static const char *test_watchpoint(struct digest *d)
+{
+	unsigned long dr6;
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		watched = 0x600d;
+		asm volatile("nop" : : : "memory");
+		_exit(watched == 0x600d ? 33 : 1);
+	}
+	TRY(trace_stop(pid, SIGSTOP, "the start"));
+	CHECK(!ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[0]), &watched) &&
+	      !ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[7]), 0xd0001ul),	/* 4 bytes, write */
+	      "setting a watchpoint: %s", strerror(errno));
+	CHECK(!ptrace(PTRACE_CONT, pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
+	CHECK(waitpid(pid, &status, 0) == pid, "waitpid: %s", strerror(errno));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 33)
+		return skip("no breakpoint of a debug register fires here");
+	CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP, "at the watchpoint: status %#x, not SIGTRAP", status);
+	errno = 0;
+	dr6 = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, u_debugreg[6]), 0);
+	CHECK(!errno && (dr6 & 15) == 1, "after the watchpoint DR6 is %#lx", dr6);
+	CHECK(ptrace(PTRACE_PEEKDATA, pid, &watched, 0) == 0x600d, "the watched word was not written");
+	CHECK(!ptrace(PTRACE_CONT, pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
+	return child_expect(pid, 33);
 }
 
 extern const uint8_t compat32_elf[], compat32_elf_end[];
@@ -615,6 +632,7 @@ const struct subtest cpu_tests[] = {
 	{ "gs_base", test_gs_base },
 	{ "ldt", test_ldt },
 	{ "ptrace", test_ptrace },
+	{ "watchpoint", test_watchpoint },
 	{ "compat32", test_compat32 },
 	{ 0 },
 };
