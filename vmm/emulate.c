@@ -78,9 +78,14 @@ static enum emul_step emul_flag(struct vcpu *v, const struct emul_insn *in)
 	return emul_iopl_ok(v) ? STEP_RETIRE : STEP_REFUSE;
 }
 
-/* Beyond Xen, which refuses hlt: sleep until there is an event that the guest takes. */
+/* Beyond Xen, which refuses hlt: sleep until there is an event that the guest takes. With events masked there is none,
+ * and small kernels end that way. */
 static enum emul_step emul_hlt(struct vcpu *v, const struct emul_insn *in)
 {
+	if (v->vm->nr_vcpus == 1 && atomic_load(&v->info)->evtchn_upcall_mask) {
+		vcpu_crash(v, "the guest has halted with events masked: nothing can wake it");
+		return STEP_AGAIN;
+	}
 	if (!evtchn_pending(v))
 		vcpu_block(v);
 	return evtchn_pending(v) ? STEP_RETIRE : STEP_AGAIN;

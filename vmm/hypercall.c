@@ -90,7 +90,7 @@ long xen_multicall(struct vcpu *v, const uint64_t a[6])
 	uint64_t list = a[0], count = (uint32_t)a[1];
 	struct multicall_entry e;
 
-	for (uint64_t i = 0; i < count; i++) {
+	for (uint64_t i = shim_multicall_done(v, count); i < count; i++) {
 		uint64_t at = list + i * sizeof e;
 
 		if (guest_get(v, at, &e))

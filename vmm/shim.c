@@ -10,7 +10,8 @@
 #include "vmm/shim_abi.h"
 #include "vmm/vm.h"
 
-extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[];
+extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[],
+	shim_call_return[];
 
 _Static_assert(offsetof(struct shim_data, saved_rsp) == SD_SAVED_RSP, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, info) == SD_INFO, "shim_abi.h");
@@ -181,7 +182,8 @@ void shim_sync_in(struct vcpu *v)
 
 	v->kernel_ss = d->kernel_ss;
 	v->kernel_sp = d->kernel_sp;
-	v->gs_base[MMU_USER] = (uint64_t)((int64_t)(d->gs_user << 16) >> 16);
+	if (v->mode == MMU_KERNEL)	/* in user mode the processor had it */
+		v->gs_base[MMU_USER] = (uint64_t)((int64_t)(d->gs_user << 16) >> 16);
 	v->deadline = d->deadline;
 }
 
@@ -197,7 +199,7 @@ void shim_sync_out(struct vcpu *v)
 	d->kernel_sp = v->kernel_sp;
 	d->gs_user = v->gs_base[MMU_USER];
 	d->deadline = v->deadline;
-	d->armed = v->armed;
+	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
 	d->must_flush = mmu_out_of_sync(v->vm->mmu);
 	memcpy(d->debugreg, v->debugreg, sizeof d->debugreg);
 }
@@ -234,6 +236,17 @@ void shim_set_info(struct vcpu *v, const void *hva)
 		data(v)->info = SHIM_INFO_VA + v->id * sizeof(struct vcpu_info);
 }
 
+/* How many entries of a multicall that came from the shim are over already. Consumes the answer. */
+uint64_t shim_multicall_done(struct vcpu *v, uint64_t count)
+{
+	uint32_t done;
+
+	if (!shim_on(v->vm))
+		return 0;
+	done = __atomic_exchange_n(&data(v)->multicall_done, 0, __ATOMIC_RELAXED);
+	return done < count ? done : count;
+}
+
 uint64_t shim_calls(struct vcpu *v, unsigned nr)
 {
 	return shim_on(v->vm) ? data(v)->calls[nr & 63] : 0;
@@ -241,11 +254,14 @@ uint64_t shim_calls(struct vcpu *v, unsigned nr)
 
 /* ---- the guest stopped inside the shim ----------------------------------------------------------------------------------- */
 
-/* The guest kernel is in the shim's code: no event may be delivered on top of it. */
+/* The guest kernel is in the shim's code: no event may be delivered on top of it. A hypercall that the VMM did returns
+ * there too, but by then nothing is half done. */
 bool shim_busy(const struct vcpu *v)
 {
-	return shim_on(v->vm) && v->mode == MMU_KERNEL && v->regs.r.rip >= SHIM_VA &&
-	       v->regs.r.rip < SHIM_VA + SHIM_CODE_PAGES * 4096;
+	uint64_t rip = v->regs.r.rip;
+
+	return shim_on(v->vm) && v->mode == MMU_KERNEL && rip >= SHIM_VA && rip < SHIM_VA + SHIM_CODE_PAGES * 4096 &&
+	       rip != va_of(shim_call_return);
 }
 
 /* A fault that the guest's own pointers caused inside the shim: give the hypercall up, the VMM does it all and reports. */

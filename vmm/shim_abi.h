@@ -40,7 +40,7 @@ struct shim_data {
 	uint32_t head, tail;			/* ring: the shim writes at head, the VMM has taken all before tail */
 	uint32_t removed;			/* the shim's: an entry that was present changed since the VMM last looked */
 	uint32_t must_flush;			/* the VMM's: a flush has work to do (tables out of sync) */
-	uint64_t pad[0];
+	uint32_t multicall_done;		/* the shim's: entries of the multicall it gave up that are done */
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */
 };

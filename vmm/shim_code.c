@@ -6,8 +6,9 @@
  * kernel's address space: RAM_MAP_VA shows all of guest RAM by physical address, SHIM_DATA_VA the vCPU's struct
  * shim_data. No data, no calls out of the section, no vector registers (module.mk has the flags).
  *
- * Everything may be done twice: whatever the shim cannot finish it gives up, and the VMM does the whole hypercall again.
- * That is safe because stores of the same entry, pins and unpins are idempotent.
+ * Whatever the shim cannot finish it gives up, and the VMM does the whole hypercall again: stores of the same entry are
+ * idempotent. Pins are not, so an mmuext_op is looked through before anything is done, and a multicall says how many of
+ * its entries are over.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -113,6 +114,8 @@ SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
 /* Pins take effect when the VMM reads the ring, which it does before it looks at anything else. */
 SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t *done, uint64_t domain)
 {
+	bool unpins = false;
+
 	if (domain != DOMID_SELF || count > 64 || ring_full(count))
 		return false;
 	for (uint64_t i = 0; i < count; i++) {
@@ -120,8 +123,9 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 		bool table_op = cmd <= MMUEXT_UNPIN_TABLE;
 
 		if (table_op ? op[i].arg1.mfn >= D->ram_frames :
-			       !(cmd >= MMUEXT_TLB_FLUSH_LOCAL && cmd <= MMUEXT_INVLPG_ALL && flush_idle()))
+			       !(cmd >= MMUEXT_TLB_FLUSH_LOCAL && cmd <= MMUEXT_INVLPG_ALL && flush_idle() && !unpins))
 			return false;
+		unpins |= cmd == MMUEXT_UNPIN_TABLE;
 	}
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t gfn = op[i].arg1.mfn;
@@ -222,6 +226,7 @@ SHIM static bool do_multicall(struct multicall_entry *list, uint64_t count)
 			return false;
 		list[i].result = ret;
 		D->calls[nr & 63]++;
+		D->multicall_done = i + 1;
 	}
 	return true;
 }
@@ -233,8 +238,10 @@ SHIM uint64_t shim_dispatch(struct shim_regs *r)
 	uint64_t ret = 0, nr = r->rax;
 
 	if (nr == __HYPERVISOR_multicall) {
+		D->multicall_done = 0;
 		if (!(D->enabled & SHIM_DOES(multicall)) || !do_multicall((void *)a[0], (uint32_t)a[1]))
 			return 0;
+		D->multicall_done = 0;
 	} else if (nr == __HYPERVISOR_mmu_update || nr == __HYPERVISOR_mmuext_op) {
 		const uint64_t b[4] = { a[0], (uint32_t)a[1], a[2], a[3] };
 

@@ -13,7 +13,7 @@
  * Called like the guest's hypercall function: number in EAX, arguments in RDI RSI RDX R10 R8 R9; result in RAX.
  * Saved block, from RSP up: RAX RDI RSI RDX R10 R8 R9 R11 RCX RBX (shim_code.c: struct shim_regs).
  */
-	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit
+	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
 shim_call:
 	pushq	%rbx
@@ -61,12 +61,13 @@ shim_call_abort:
 	popq	%rbx
 	pushq	%rcx
 	pushq	%r11
-	leaq	1f(%rip), %rcx
+	leaq	shim_call_return(%rip), %rcx
 	pushfq
 	popq	%r11
 	jmp	*2f(%rip)
 	syscall				# the VMM restarts a hypercall by going back two bytes
-1:	popq	%r11
+shim_call_return:			# here events may be delivered again
+	popq	%r11
 	popq	%rcx
 	ret
 	.balign	8, 0xcc

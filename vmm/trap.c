@@ -74,27 +74,30 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 	}
 }
 
-/* #GP from `int N` through a gate of DPL 0: Xen looks the vector up in the guest's own table. */
-static bool software_interrupt(struct vcpu *v, uint32_t error_code)
+/*
+ * `int N` through a gate of DPL 0 is a #GP that names the vector, and on a PVM host int 0x80 is a #UD: as Xen, look the
+ * vector up in the guest's own table.
+ */
+static bool software_interrupt(struct vcpu *v)
 {
-	unsigned vector = error_code >> 3 & 0xff;
+	const struct trap_info *t;
 	uint8_t insn[2];
 	size_t got;
 
-	if ((error_code & 7) != 2 || guest_fetch(v, v->regs.r.rip, insn, 2, &got) || got < 2 || insn[0] != 0xcd ||
-	    insn[1] != vector)
+	if (guest_fetch(v, v->regs.r.rip, insn, 2, &got) || got < 2 || insn[0] != 0xcd)
 		return false;
-	if (TI_GET_DPL(&v->traps[vector]) < (v->mode == MMU_USER ? 3 : 1) || !v->traps[vector].address)
+	t = &v->traps[insn[1]];
+	if (TI_GET_DPL(t) < (v->mode == MMU_USER ? 3 : 1) || !t->address)
 		return false;
 	v->regs.r.rip += 2;
-	bounce_trap(v, vector, 0, false);
+	bounce_trap(v, insn[1], 0, false);
 	return true;
 }
 
 static void general_protection(struct vcpu *v, const struct gate_exit *e)
 {
 	v->counters.exits.gp++;
-	if (software_interrupt(v, e->error_code))
+	if ((e->error_code & 7) == 2 && software_interrupt(v))
 		return;
 	if (e->error_code == 0 && emulate_privileged(v) == EMUL_DONE)
 		return;
@@ -140,7 +143,7 @@ void trap_exception(struct vcpu *v, const struct gate_exit *e)
 		return general_protection(v, e);
 	case VEC_UD:
 		v->counters.exits.ud++;
-		if (emulate_forced(v) != EMUL_DONE)
+		if (emulate_forced(v) != EMUL_DONE && !software_interrupt(v))
 			bounce_trap(v, VEC_UD, 0, false);
 		return;
 	case VEC_NM:

@@ -234,6 +234,7 @@ void shim_sync_in(struct vcpu *v);
 void shim_sync_out(struct vcpu *v);
 bool shim_busy(const struct vcpu *v);
 void shim_abort(struct vcpu *v);
+uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
 uint64_t shim_calls(struct vcpu *v, unsigned nr);
 
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */

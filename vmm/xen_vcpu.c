@@ -61,13 +61,17 @@ static long set_periodic(struct vcpu *v, uint64_t arg)
 	return 0;
 }
 
-/* The only way down that there is: the last vCPU takes the domain with it, as in Xen. */
+/*
+ * The last vCPU takes the domain with it. Xen calls that a power-off; but a kernel that means one says so by
+ * SCHEDOP_shutdown. What comes here has died too early to say anything, or has halted for good.
+ */
 static long vcpu_down(struct vcpu *v)
 {
 	for (unsigned i = 0; i < v->vm->nr_vcpus; i++)
 		if (i != v->id && v->vm->vcpus[i].up)
 			return -ENOSYS;
-	return xen_shutdown(v, SHUTDOWN_poweroff);
+	vcpu_crash(v, "the guest has stopped its last vCPU without shutting down");
+	return 0;
 }
 
 /* What a vCPU may ask only about itself: the state belongs to its thread. */
