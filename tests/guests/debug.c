@@ -91,7 +91,7 @@ TEST(watchpoint)
 	trap_hook(1, count_step);
 	watched = 5;
 	asm volatile("nop" ::: "memory");
-	if (!steps && option("nodr"))
+	if (!steps && option("pvm"))
 		test_skip("this host does not let a guest use hardware breakpoints");
 	else
 		expect_eq(steps, 1);
@@ -126,7 +126,7 @@ TEST(hardware_breakpoint)
 	trap_hook(1, NULL);
 	hcall2(set_debugreg, 7, 0);
 	hcall2(set_debugreg, 1, 0);
-	if (!steps && option("nodr")) {
+	if (!steps && option("pvm")) {
 		test_skip("this host does not let a guest use hardware breakpoints");
 		return;
 	}

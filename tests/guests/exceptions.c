@@ -33,8 +33,8 @@ TEST(general_protection)
 
 	expect_eq(probe_read(0x8000000000000000, &v), 13);
 	expect_eq(seen.error, 0);
-	probe("movl %0, %%es", :: "r"(0x28));
-	expect_trap(13, 0x28);
+	probe("movl %0, %%es", :: "r"(0x90));		/* not one of the host's own: a PVM host loads those */
+	expect_trap(13, 0x90);
 	probe("movl %0, %%es", :: "r"(0xfff3));
 	expect_eq(seen.vector, 13);
 }
@@ -258,6 +258,10 @@ TEST(device_not_available)
 {
 	expect_eq(hcall1(fpu_taskswitch, 1), 0);
 	probe("fnop");
+	if (seen.vector == -1 && option("pvm")) {
+		test_skip("a PVM host does not honour CR0.TS");
+		return;
+	}
 	expect_trap(7, 0);
 	/* the hypervisor has cleared TS by itself */
 	probe("fnop");

@@ -215,7 +215,10 @@ TEST(task_switched_flag)
 	probe("movq %0, %%cr0", :: "r"(cr0 | 8));
 	expect_eq(seen.vector, -1);
 	probe("fnop");
-	expect_eq(seen.vector, 7);
+	if (seen.vector == -1 && option("pvm"))
+		test_skip("a PVM host does not honour CR0.TS");
+	else
+		expect_eq(seen.vector, 7);
 	probe("movq %0, %%cr0", :: "r"(cr0 | 8));
 	probe("clts");
 	expect_eq(seen.vector, -1);
@@ -354,6 +357,9 @@ TEST(xsetbv)
 	probe("xgetbv", : "=a"(lo), "=d"(hi) : "c"(0));
 	expect_eq(seen.vector, -1);
 	expect(lo & 1, "XCR0 is %x", lo);
+	forced_cpuid(0xd, 0, r);
+	lo = r[0] & 7;			/* x87, SSE, AVX */
+	hi = 0;
 	probe("xsetbv", :: "a"(lo), "d"(hi), "c"(0));
 	expect_eq(seen.vector, -1);
 	probe("xsetbv", :: "a"(0), "d"(0), "c"(0));		/* x87 cannot be switched off */

@@ -167,8 +167,8 @@ TEST(halt_waits_for_an_event)
 		return;
 	}
 	event_reset();
-	expect_eq(singleshot(system_time() + 5 * MS, 0), 0);
-	events_mask();
+	expect_eq(singleshot(system_time() + 50 * MS, 0), 0);
+	events_unmask();
 	probe("hlt");
 	events_mask();
 	expect_eq(seen.vector == VEC_EVENT ? -1 : seen.vector, -1);
@@ -207,6 +207,7 @@ TEST(pending_event_at_the_return_to_user)
 	uint32_t port = event_bind_ipi();
 	struct regs r;
 
+	user_init();
 	event_reset();
 	events_mask();
 	event_send(port);

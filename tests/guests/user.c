@@ -25,6 +25,7 @@ TEST(registers_are_restored)
 	struct regs r = { .rip = user_address(user_exit), .cs = FLAT_USER_CS64, .ss = FLAT_USER_SS64,
 			  .rsp = USER_STACK_TOP - 24, .rflags = RFLAGS_IF | 2 | 0x8d5 };
 
+	user_init();
 	r.rax = 0x101; r.rbx = 0x102; r.rcx = 0x103; r.rdx = 0x104; r.rsi = 0x105; r.rdi = 0x106; r.rbp = 0x107;
 	r.r8 = 0x108; r.r9 = 0x109; r.r10 = 0x10a; r.r11 = 0x10b; r.r12 = 0x10c; r.r13 = 0x10d; r.r14 = 0x10e; r.r15 = 0x10f;
 	expect_eq(user_run(&r), GATE_EXIT);
@@ -56,6 +57,7 @@ TEST(return_to_a_syscall)
 	struct regs r = { .rip = user_address(user_exit), .cs = 0x1237, .ss = 0x567b, .rsp = USER_STACK_TOP - 8,
 			  .rflags = RFLAGS_IF | 2, .rax = 0xabc, .rcx = 1, .r11 = 2 };
 
+	user_init();
 	iret_flags = VGCF_in_syscall;
 	expect_eq(user_run(&r), GATE_EXIT);
 	iret_flags = 0;
@@ -70,6 +72,7 @@ TEST(iret_sanitizes_flags)
 	struct regs r = { .rip = user_address(user_exit), .cs = FLAT_USER_CS64, .ss = FLAT_USER_SS64, .rsp = USER_STACK_TOP,
 			  .rflags = RFLAGS_IF | 2 | RFLAGS_IOPL | 1 << 17 /* VM */ };
 
+	user_init();
 	expect_eq(user_run(&r), GATE_EXIT);
 	expect(!(r.rflags & (RFLAGS_IOPL | 1 << 17)), "rflags %lx", r.rflags);
 	expect_eq(user_call(&r, user_privileged, USER_IN, 0), 13);
@@ -79,6 +82,7 @@ TEST(iret_unmasks_events)
 {
 	struct regs r;
 
+	user_init();
 	this_vcpu()->evtchn_upcall_mask = 1;
 	expect_eq(user_call(&r, user_exit, 0, 0), GATE_EXIT);
 	expect_eq(this_vcpu()->evtchn_upcall_mask, 0);
@@ -90,6 +94,7 @@ TEST(page_faults)
 	struct regs r;
 	uint64_t va = USER_DATA + 0x8000, mfn = va_to_mfn(page_alloc());
 
+	user_init();
 	expect_eq(user_call(&r, user_read, va + 8, 0), 14);
 	expect_eq(r.error, PF_U);
 	expect_eq(this_vcpu()->arch.cr2, va + 8);
@@ -121,6 +126,7 @@ TEST(demand_paging)
 	struct regs r;
 	uint64_t va = USER_DATA + 0x200000;
 
+	user_init();
 	for (unsigned i = 0; i < 32; i++) {
 		void *page = page_alloc();
 
@@ -180,6 +186,7 @@ TEST(supervisor_pages_are_unreachable)
 	struct regs r;
 	uint64_t va = USER_DATA + 0x10000, mfn = va_to_mfn(page_alloc());
 
+	user_init();
 	if (!on_umbra()) {
 		test_skip("Xen sets U in every entry");
 		return;
@@ -195,6 +202,7 @@ TEST(exceptions)
 {
 	struct regs r;
 
+	user_init();
 	expect_eq(user_call(&r, user_ud2, 0, 0), 6);
 	expect_eq(r.rip, user_address(user_ud2));
 	expect_eq(user_call(&r, user_divide, 0, 0), 0);
@@ -206,6 +214,7 @@ TEST(privileged_instructions)
 {
 	struct regs r;
 
+	user_init();
 	for (unsigned which = 0; which < USER_PRIVILEGED; which++) {
 		expect_eq(user_call(&r, user_privileged, which, USER_DATA), 13);
 		expect_eq(r.error, 0);
@@ -216,6 +225,7 @@ TEST(software_interrupts)
 {
 	struct regs r;
 
+	user_init();
 	if (!on_umbra()) {
 		test_skip("QEMU before 8.0 gives int N a wrong error code");
 		return;
@@ -234,6 +244,7 @@ TEST(ports_with_iopl_3)
 	struct physdev_set_iopl set = { .iopl = 3 };
 	struct regs r;
 
+	user_init();
 	expect_eq(hcall2(physdev_op, PHYSDEVOP_set_iopl, PTR(&set)), 0);
 	expect_eq(user_call(&r, user_privileged, USER_IN, 0), GATE_EXIT);
 	set.iopl = 1;
@@ -248,6 +259,7 @@ TEST(single_step)
 	struct regs r = { .rip = user_address(user_step), .cs = FLAT_USER_CS64, .ss = FLAT_USER_SS64, .rsp = USER_STACK_TOP,
 			  .rflags = RFLAGS_IF | RFLAGS_TF | 2 };
 
+	user_init();
 	expect_eq(user_run(&r), 1);
 	expect_eq(r.rip, user_address(user_step) + 1);
 	expect(r.rflags & RFLAGS_TF, "TF is lost in the frame");
@@ -284,6 +296,7 @@ TEST(two_user_roots)
 	uint64_t *a = page_alloc(), *b = page_alloc();
 	struct regs r;
 
+	user_init();
 	*a = 0xa;
 	*b = 0xb;
 	expect_eq(mmuext(MMUEXT_PIN_L4_TABLE, va_to_mfn(second), 0), 0);
@@ -305,6 +318,7 @@ TEST(many_returns)
 {
 	struct regs r;
 
+	user_init();
 	for (unsigned i = 0; i < 2000 && !test_failed(); i++) {
 		expect_eq(user_call(&r, user_syscall, i, 0), VEC_SYSCALL);
 		expect_eq(r.rax, i);

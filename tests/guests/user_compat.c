@@ -24,6 +24,7 @@ TEST(compat_exceptions)
 {
 	struct regs r;
 
+	user_init();
 	expect_eq(user32_call(&r, user32_gp, 0, 0), 13);
 	expect_eq(r.error, 0);
 	expect_eq(r.rip, user_address(user32_gp));
@@ -57,6 +58,7 @@ TEST(compat_syscall)
 	struct regs r;
 	int v = user32_call(&r, user32_syscall, 7, 0);
 
+	user_init();
 	/* AMD has it in compatibility mode, Intel raises #UD */
 	expect(v == VEC_SYSCALL32 || v == 6, "trap %d", v);
 	expect_eq(r.rdi, 7);

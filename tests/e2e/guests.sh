@@ -1,0 +1,112 @@
+#!/bin/bash
+# The tiny kernels of tests/guests, in every mode that may change counts but never results; then the hostile ones.
+. "$(dirname "$0")/lib.bash"
+need_kvm
+
+make -s -C "$top" guests B="$UMBRA_BUILD" >"$tmp/make" 2>&1 || { not_ok "build of the tiny kernels" "make failed" "$tmp/make"; finish; }
+guests=$UMBRA_BUILD/guests
+
+# $1: kernel, $2: label of the mode, $3: command line, rest: options. One line per test of the kernel if $lines is set,
+# else one for all.
+lines=
+guest() {
+	local kernel=$1 cmdline=$3 name=$1${2:+ [$2]} line n
+	shift 3
+	run -q -k "$guests/$kernel.elf" -m 64M --timeout 60s -p "$cmdline" "$@"
+	while read -r line; do
+		not_ok "$name ${line#FAIL }" "the guest says so"
+	done < <(grep -a '^FAIL ' "$tmp/out" | cut -c 1-200)
+	if [ "$status" != 0 ]; then
+		not_ok "$name" "exit status $status" "${show[@]}"
+	elif ! grep -aqE '^VERDICT (pass|fail)' "$tmp/out"; then
+		not_ok "$name" "no verdict" "${show[@]}"
+	elif grep -aq '^VERDICT pass' "$tmp/out"; then
+		n=$(grep -ac '^ok ' "$tmp/out")
+		if [ -n "$lines" ]; then
+			sed -n "s/^ok /ok - $kernel /p; s/^skip \([^ ]*\) /skip - $kernel \1: /p" "$tmp/out"
+		else
+			ok "$name, $n tests"
+		fi
+	elif ! grep -aq '^FAIL ' "$tmp/out"; then
+		not_ok "$name" "it failed without a reason" "${show[@]}"
+	fi
+}
+
+perl -e 'print pack("C*", map { ($_ * 7 + int($_ / 251)) & 255 } 0 .. 99999)' >"$tmp/initrd"
+
+start_of_day() {	# $1: kernel
+	guest "$1" "" "hello=world pages=16384 initrd=100000" -i "$tmp/initrd"
+	check "$1: 200 lines through the console ring" "$(grep -ac '^console ring says hello' "$tmp/out") of 200 came" \
+		test "$(grep -ac '^console ring says hello' "$tmp/out")" = 200
+	check "$1: console_io" "its line is missing" grep -aqx 'console_io says hello' "$tmp/out"
+}
+
+lines=1
+for kernel in hello hello-page hello-low hello-old; do
+	start_of_day "$kernel"
+done
+guest hello initdomain "hello=world pages=16384 initdomain=1" --initdomain
+lines=
+guest hello "no initrd" "hello=world pages=16384"
+guest hello "20 MiB" "hello=world pages=5120" -m 20M
+
+# A PVM host gives its guests no hardware breakpoints and no CR0.TS: then the tests of those skip themselves.
+pvm=
+[ ! -e /sys/module/kvm_pvm ] || pvm=pvm=1
+
+lines=1
+guest traps "" "$pvm"
+guest user "" ""
+guest mmu "" ""
+guest events "" "now=$(date +%s)"
+lines=
+guest traps-low "" "$pvm"
+guest user-page "" ""
+guest mmu-old "" "seed=2"
+guest events-high "" ""
+
+# kernel|options
+while IFS='|' read -r kernel options; do
+	# shellcheck disable=SC2086
+	guest "$kernel" "$options" "seed=$RANDOM $pvm" $options
+done <<'MODES'
+mmu|--fill=eager
+mmu|--fill=eager --prefetch=kvm8
+mmu|--fill=eager --prefetch=xen32 --audit=3
+mmu|--prefetch=kvm8 --large=off
+mmu|--prefetch=16 --audit=2
+mmu|--audit=3
+mmu|--shadow-pages=64
+mmu|--shadow-pages=64 --fill=eager --prefetch=xen32 --audit=3
+user|--fill=eager --prefetch=kvm8
+user|--shadow-pages=64 --prefetch=16 --audit=3
+traps|--fill=eager --prefetch=xen32 --shadow-pages=64
+events|--fill=eager --large=off --audit=3
+MODES
+
+# Hostile guests: whatever they do, the VMM ends with 0 or 3, in time, and says why.
+hostile() {	# $1: test, $2: label, rest: options
+	local test=$1 name="hostile $1${2:+ [$2]}" seed=$RANDOM
+	shift 2
+	LIMIT=40 run -q -k "$guests/hostile.elf" -m 32M --timeout 20s -p "only=$test seed=$seed" "$@"
+	case $status in
+	0)
+		ok "$name" ;;
+	3)
+		check "$name, seed $seed" "crashed without a reason" grep -aq '^umbra: ' "$tmp/err" ;;
+	*)
+		not_ok "$name, seed $seed" "exit status $status" "$tmp/err" ;;
+	esac
+}
+
+run -q -k "$guests/hostile.elf" -m 32M --timeout 20s -p list=1
+mapfile -t tests < <(sed -n 's/^test //p' "$tmp/out")
+check "hostile guests list their tests" "status $status" test ${#tests[@]} -gt 30
+for test in ${tests[@]+"${tests[@]}"}; do
+	hostile "$test" ""
+done
+for test in random_hypercalls random_page_table_updates garbage_beside_the_kernel one_frame_at_every_level pins_at_random \
+	direct_stores_of_garbage; do
+	hostile "$test" "audit, small pool" --audit=1 --shadow-pages=64 --fill=eager --prefetch=xen32
+done
+finish
