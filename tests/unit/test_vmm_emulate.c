@@ -469,6 +469,14 @@ static void test_hlt(void **state)
 	assert_int_equal(fake.blocks, 2);
 	DOES("\xf4");				/* the event is still there */
 	assert_int_equal(fake.blocks, 2);
+	fake.shared.vcpu_info[0].evtchn_upcall_mask = 1;
+	assert_int_equal(run_at(CODE, "\xf4", 1), EMUL_DONE);	/* masked: sleeps, unless it is the only vCPU */
+	assert_int_equal(fake.blocks, 3);
+	assert_false(atomic_load(&fake.vm.stop));
+	fake.vm.nr_vcpus = 1;
+	assert_int_equal(run_at(CODE, "\xf4", 1), EMUL_DONE);
+	assert_int_equal(fake.blocks, 3);
+	assert_int_equal(fake.vm.exit_code, VMM_EXIT_CRASHED);
 }
 
 /* All that user mode may do by IOPL is I/O, cli and sti; everything else is the kernel's. */

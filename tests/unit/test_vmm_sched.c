@@ -415,7 +415,7 @@ static void test_vcpu_op_ids(void **state)
 	assert_false(atomic_load(&fake.vm.stop));
 	assert_int_equal(vcpu_op(VCPUOP_down, 0, NULL, 0), 0);	/* the last one turns off the light */
 	assert_true(atomic_load(&fake.vm.stop));
-	assert_int_equal(fake.vm.exit_code, VMM_EXIT_OK);
+	assert_int_equal(fake.vm.exit_code, VMM_EXIT_CRASHED);
 }
 
 static void test_register_vcpu_info(void **state)
