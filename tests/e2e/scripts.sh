@@ -56,6 +56,11 @@ echo x >>"$(realpath "$tmp/cache/vmlinuz")"
 check "a damaged cache is noticed" fails_with "is damaged" offline scripts/fetch-kernel
 export UMBRA_CACHE=$cache
 
+undocumented=$("$build/umbra" run --help | grep -oE -- '--[a-z-]+' | sort -u | sed 's/-/\\-/g' |
+	while read -r option; do grep -qF -- "$option" docs/umbra.1 || echo "$option"; done |
+	grep -vE 'help|usage|version')
+check "the manual has every option of umbra run${undocumented:+, not: $undocumented}" test -z "$undocumented"
+
 check "make install" make --no-print-directory B="$build" install PREFIX=/usr DESTDIR="$tmp/root"
 check "... installs a command that runs" "$tmp/root/usr/bin/umbra" --version
 check "... and the man page" test -s "$tmp/root/usr/share/man/man1/umbra.1"
