@@ -278,20 +278,17 @@ int mmu_pin(struct mmu_cpu *cpu, gfn_t table, unsigned level)
 {
 	struct mmu *mmu = cpu->mmu;
 	struct spin *lock;
-	int err = -EAGAIN;
 
 	if (table.n >= mmu->nr_gfns || level < 1 || level > MMU_LEVELS)
 		return -EINVAL;
 	lock = frame_lock_of(mmu, table.n);
 	spin_lock(lock);
-	if (!(frame_flags(mmu, table.n) & FRAME_MOVING)) {
-		mmu->frames[table.n].pin = level;
-		frame_refresh(cpu, table.n);
-		err = 0;
-	}
+	/* A frame on the move may be pinned: nothing maps it, and it gets no shadow before it has arrived. */
+	mmu->frames[table.n].pin = level;
+	frame_refresh(cpu, table.n);
 	spin_unlock(lock);
 	kick_adopt(cpu);
-	return err;
+	return 0;
 }
 
 int mmu_unpin(struct mmu_cpu *cpu, gfn_t table)
