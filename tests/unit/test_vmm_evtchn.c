@@ -1,4 +1,7 @@
 /* test_vmm_evtchn.c - event channels: every operation, every refusal, and events that cross threads. */
+#include <sched.h>
+#include <unistd.h>
+
 #include "tests/unit/fake_vm.h"
 #include "vmm/xen_clock.h"
 
@@ -388,32 +391,28 @@ static void *raise_all(void *arg)
 	return NULL;
 }
 
-/* No event is lost, also while the guest moves its vcpu_info: a lost one would leave a raiser waiting for ever. */
+/* No event is lost, also while the guest moves its vcpu_info: after a lost one its raiser waits for ever. */
 static void test_no_event_is_lost(void **state)
 {
 	struct vcpu_register_vcpu_info move = { .mfn = 2, .offset = 0x40 };
-	unsigned taken = 0, idle = 0;
+	unsigned taken = 0;
 
 	fake.vcpu[0].thread = 0;
 	for (unsigned i = 0; i < RAISERS; i++) {
 		raisers[i] = (struct raiser){ .port = evtchn_make_console(&fake.vm) };
 		assert_int_equal(pthread_create(&raisers[i].thread, NULL, raise_all, &raisers[i]), 0);
 	}
-	while (taken < RAISERS * ROUNDS && idle < 100000000u) {
-		unsigned port = 0;
-
-		/* One at a time: taking several at once would not say which. */
+	while (taken < RAISERS * ROUNDS) {
 		struct vcpu_info *info = atomic_load(&v->info);
 
 		if (!__atomic_exchange_n(&info->evtchn_upcall_pending, 0, __ATOMIC_SEQ_CST)) {
-			idle++;
 			sched_yield();
 			continue;
 		}
-		idle = 0;
 		__atomic_exchange_n(&info->evtchn_pending_sel, 0, __ATOMIC_SEQ_CST);
 		for (unsigned i = 0; i < RAISERS; i++) {
-			port = raisers[i].port;
+			unsigned port = raisers[i].port;
+
 			if (__atomic_fetch_and(&fake.shared.evtchn_pending[port / 64], ~(1ul << port % 64),
 					       __ATOMIC_SEQ_CST) >> port % 64 & 1) {
 				taken++;
@@ -425,7 +424,6 @@ static void test_no_event_is_lost(void **state)
 			assert_int_equal(xen_vcpu_op(v, (const uint64_t[6]){ VCPUOP_register_vcpu_info, 0, ARG }), 0);
 		}
 	}
-	assert_int_equal(taken, RAISERS * ROUNDS);
 	assert_ptr_equal(atomic_load(&v->info), guest_phys(&fake.vm, 2 << 12 | 0x40, 1));
 	for (unsigned i = 0; i < RAISERS; i++) {
 		pthread_join(raisers[i].thread, NULL);
@@ -450,5 +448,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_event_is_lost, setup, teardown),
 	};
 
+	alarm(120);	/* what waits for an event that never comes ends here */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
