@@ -183,7 +183,7 @@ static bool make_timer(struct vcpu *v)
 
 	ev._sigev_un._tid = v->tid;
 	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer)) {
-		vm_stop(v->vm, VMM_EXIT_ERROR, "no timer for vCPU %u: %s; raise the limit of queued signals (ulimit -i)",
+		vm_stop(v->vm, VMM_EXIT_ERROR, "no timer for vCPU %u: %s; raise the limit of signals (ulimit -i)",
 			v->id, strerror(errno));
 		return false;
 	}
