@@ -51,8 +51,7 @@ static void step_update(struct program *p)
 		value = gpte;
 		world_write(p->w, gfn, index, gpte);
 		model_store(p->m, gfn, index, value);
-		if (p->logging)
-			mmu_mark_dirty(p->w->mmu, (gfn_t){ gfn });
+		mmu_mark_dirty(p->w->mmu, (gfn_t){ gfn });
 		err = mmu_updated(cpu->cpu, (gfn_t){ gfn }, index);
 	} else {
 		err = mmu_update(cpu->cpu, (gfn_t){ gfn }, index, gpte, keep);

@@ -214,6 +214,8 @@ void world_kick(struct world_cpu *cpu)
 		nr += n;
 	}
 	world_check(cpu, !mmu_kick_pending(cpu->cpu), "kicks pending after a full drain");
+	if (nr && !w->opt.serial)
+		sched_yield();		/* others run on before the flush reaches them */
 	for (i = 0; i < nr; i++) {
 		uint64_t page = all[i].table.n - w->pool;
 		uint64_t bit = 1ull << (all[i].index & 63);
@@ -403,10 +405,12 @@ void world_forget(struct world_cpu *cpu, enum mmu_mode mode, uint64_t va)
 	struct tlb_entry *e = &cpu->tlb[hash_of(cr3, va >> 12) % WORLD_TLB];
 	struct tlb_entry *path = &cpu->path[hash_of(cr3, va >> 21) % WORLD_PATHS];
 
+	pthread_mutex_lock(&cpu->lock);
 	if (e->cr3 == cr3 && e->vpn == va >> 12)
 		e->valid = false;
 	if (path->cr3 == cr3 && path->vpn == va >> 21)
 		path->valid = false;
+	pthread_mutex_unlock(&cpu->lock);
 }
 
 /* ---- all leaves ------------------------------------------------------------------------------------------------ */

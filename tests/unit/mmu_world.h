@@ -111,7 +111,7 @@ bool soft_allows(const struct soft_walk *walk, uint32_t access);
 /* One attempt of the processor: TLB, paths, shadow. False: page fault. On success *mfn is the frame; *hit: the TLB
  * answered. The caller holds cpu->lock, and accesses the frame before letting go of it. */
 bool world_try(struct world_cpu *cpu, enum mmu_mode mode, uint64_t va, uint32_t access, uint64_t *mfn, bool *hit);
-/* The processor drops what it holds for the address, as it does at a fault of its own. */
+/* The processor drops what it holds for the address, as it does at a fault of its own. Takes cpu->lock. */
 void world_forget(struct world_cpu *cpu, enum mmu_mode mode, uint64_t va);
 
 /* Calls `fn` for every present leaf below a loaded root (hole excluded), until `max` were visited. */
