@@ -147,6 +147,13 @@ static bool maps_wanted(const struct mmu *mmu, const struct want *want, unsigned
 	return want->kind == (level == 1 ? WANT_LEAF : WANT_BIG) && pte_frame(spte) == pmap_get(mmu, want->gfn);
 }
 
+/* Nothing to do, seen without the bucket lock: what the frame's state forbids was taken away under it. */
+static bool leaf_is_right(const struct mmu *mmu, const struct want *want, unsigned level, uint64_t spte)
+{
+	return maps_wanted(mmu, want, level, spte) && !(spte & MMU_PTE_NX) == !want->nx && !(spte & MMU_PTE_W) == !want->w &&
+	       !(spte & SPTE_OVERRIDE);
+}
+
 /* 1: still present; 0: absent now; *changed. */
 static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned level, const struct want *want,
 			    unsigned flags, bool *changed)
@@ -159,6 +166,8 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 
 	if (!(spte & MMU_PTE_P))
 		return 0;
+	if (!flags && leaf_is_right(mmu, want, level, spte))
+		return 1;
 	gfn = leaf_gfn(mmu, spte);
 	bucket = bucket_of(mmu, gfn);
 	spin_lock(bucket);

@@ -311,5 +311,6 @@ int mmu_unpin(struct mmu_cpu *cpu, gfn_t table)
 	}
 	spin_unlock(lock);
 	shadow_zap_orphans(cpu);
+	kick_adopt(cpu);
 	return err;
 }

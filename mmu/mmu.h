@@ -123,9 +123,10 @@ int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root);
 
 /* Says that `table` is a page table of `level` 1..4 until mmu_unpin(): from now on its frame is write-protected in the
  * shadow. A write by the guest kernel through a read-only gPTE to a pinned (or shadowed) level-1 table is let through
- * by taking the table out of sync; above level 1 it is a true fault. -EINVAL. */
+ * by taking the table out of sync; above level 1 it is a true fault. A second pin replaces the first. -EINVAL. */
 int mmu_pin(struct mmu_cpu *cpu, gfn_t table, unsigned level);
-/* Ends the above; shadows of the table are dropped, and with them every shadow below that no other table links. */
+/* Ends the above; shadows of the table are dropped, and with them every shadow below that no other table links.
+ * A root that is loaded stays, emptied. -EINVAL: out of range or not pinned. */
 int mmu_unpin(struct mmu_cpu *cpu, gfn_t table);
 
 /* ---- faults --------------------------------------------------------------------------------------------------- */
@@ -135,7 +136,7 @@ enum mmu_verdict {
 	MMU_SPURIOUS,	/* the shadow already allowed it: run again */
 	MMU_PTWRITE,	/* write to a page-table page; it is writable and out of sync now: run again */
 	MMU_TRUE,	/* the gPTEs forbid it: reflect #PF with error_code */
-	MMU_AGAIN,	/* the pool is dry, or the frame is being moved: do the kicks, run again */
+	MMU_AGAIN,	/* the pool is dry, or a frame of the walk is being moved: do the kicks, run again */
 	MMU_BAD,	/* the guest's tables name a frame it does not own, or set reserved bits: as MMU_TRUE, RSVD set */
 };
 
@@ -151,12 +152,14 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 /* ---- what the guest does to its tables ------------------------------------------------------------------------- */
 
 /* Explicit update: stores `gpte` in entry `index` of `table` and brings every shadow of the table in line. With
- * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL. */
+ * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL. -EAGAIN:
+ * the table's frame is being moved; nothing was stored. */
 int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad);
 /* The same when the store has already happened by other means (a ring that the guest filled). */
 int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index);
 
-/* The guest flushes its TLB: resync every out-of-sync table. The flush is complete once the kicks are done. */
+/* The guest flushes its TLB: resync every out-of-sync table. The flush is complete once this cpu's kicks are done, also
+ * where another cpu made the change and still owes the kick. */
 void mmu_flush(struct mmu_cpu *cpu);
 /* Whether a flush would find anything to resync. Any thread. */
 bool mmu_out_of_sync(struct mmu *mmu);
@@ -210,8 +213,9 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
  *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
  *   (copy the 4 KiB from mmu_mfn_hva(old) to the new frame)
  *   commit  the pmap names `to`; faults fill from it. Or abort: the old frame stays
- * begin: -EINVAL out of range, -EBUSY already moving or in use as a page table that is pinned or shadowed and cannot be
- * dropped now. One mover per frame; different frames at once are fine.
+ * begin: -EINVAL out of range, -EBUSY already moving, or a page table that is pinned or loaded as a root; shadows of any
+ * other table are dropped. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame is moving still.
+ * One mover per frame; different frames at once are fine.
  */
 int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn);
 int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to);
@@ -235,6 +239,9 @@ int mmu_dirty_stop(struct mmu_cpu *cpu);
  *   1. drains the list with mmu_kick_next() into a private copy,
  *   2. makes every processor that may cache one of them forget it, by whatever its host needs,
  *   3. calls mmu_kick_done(), which lets the pool reuse tables freed before step 1.
+ * Before a processor enters the guest its cpu has to have done this; nor may a cpu sleep on kicks it owes, for others may
+ * need the tables. A drain may be partial: then nothing is reused before the rest was drained and done too. Pending with
+ * nothing to give out is possible: a table waits, and step 3 is needed all the same.
  */
 struct mmu_kick {
 	mfn_t table;		/* a frame of the pool */
