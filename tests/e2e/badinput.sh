@@ -105,7 +105,7 @@ need_kvm
 make -s -C "$top" guests B="$UMBRA_BUILD" >"$tmp/make" 2>&1 || { not_ok "build of the tiny kernels" "make failed" "$tmp/make"; finish; }
 
 # ---- files --------------------------------------------------------------------------------------------------------------
-refused "kernel: no such file" 1 'nowhere.*No such file' -k "$tmp/nowhere"
+refused "kernel: no such file" 1 'nowhere.*[Nn]o such file' -k "$tmp/nowhere"
 refused "kernel: a directory" 1 'directory' -k "$tmp"
 : >"$tmp/empty"
 refused "kernel: an empty file" 1 'empty' -k "$tmp/empty"
@@ -122,7 +122,7 @@ for size in 40 64 200 4096 9000; do
 	refused "kernel: ELF cut to $size bytes" 1 'cut' -k "$tmp/cut"
 done
 if [ -e "$vmlinuz" ]; then
-	for size in 600 20000 3000000 $(($(stat -L -c %s "$vmlinuz") - 100000)); do
+	for size in 600 20000 3000000 $(($(stat -L -c %s "$vmlinuz") * 3 / 4)); do
 		head -c "$size" "$vmlinuz" >"$tmp/cut"
 		refused "kernel: bzImage cut to $size bytes" 1 'cut.*(truncated|ends|damaged|corrupt)' -k "$tmp/cut"
 	done
@@ -137,11 +137,14 @@ if [ -e "$vmlinuz" ]; then
 else
 	skip "kernel: damaged bzImages" "no $vmlinuz; scripts/fetch-kernel gets it"
 fi
-refused "initrd: no such file" 1 'nowhere.*No such file' -k "$hello" -i "$tmp/nowhere"
+refused "initrd: no such file" 1 'nowhere.*[Nn]o such file' -k "$hello" -i "$tmp/nowhere"
 refused "initrd: a directory" 1 'directory' -k "$hello" -i "$tmp"
 truncate -s 100M "$tmp/big"
 refused "initrd: larger than memory" 1 'memory|-m' -k "$hello" -i "$tmp/big" -m 32M
-refused "symbols: no such file is no reason to stop" 1 'nowhere' -k "$tmp/text" --symbols "$tmp/nowhere"
+
+run -k "$hello" -m 32M -p hello=world --symbols "$tmp/nowhere"
+check "symbols: no such file does not stop the run" "exit status $status" test "$status" = 0
+check "symbols: no such file, message" "stderr does not have it" grep -q 'nowhere.*no such file' "$tmp/err"
 
 # ---- how runs end -------------------------------------------------------------------------------------------------------
 run -q -k "$hello" -m 32M -p 'hello=world' --expect '^VERDICT pass'
@@ -164,7 +167,9 @@ check "--stats has a schema number" "it does not" grep -qE '"schema": *[0-9]' "$
 # $1: signal, $2: what the guest does, $3: exit status expected
 killed() {
 	local sig=$1 how=$2 want=$3 pid status=0 name="SIG$1 while the guest does wait=$2" log=$tmp/killed
-	"$UMBRA" run -k "$hello" -m 32M -p "wait=$how" --stats "$tmp/killed.json" >"$log" 2>"$log.err" </dev/null &
+	# bash has SIGINT ignored in background jobs, and umbra leaves that as it finds it
+	env --default-signal=INT "$UMBRA" run -k "$hello" -m 32M -p "wait=$how" --timeout 40s \
+		--stats "$tmp/killed.json" >"$log" 2>"$log.err" </dev/null &
 	pid=$!
 	wait_until 20 grep -aq '^waiting' "$log" || { not_ok "$name" "the guest does not start" "$log" "$log.err"; kill -9 $pid; return; }
 	kill -s "$sig" $pid
@@ -200,7 +205,7 @@ terminal() {	# $1: name, $2: how to end it (bash, $pid and $log are set), $3: ex
 	cat >"$tmp/session" <<SESSION
 before=\$(stty -g)
 "$UMBRA" run -k "$hello" -m 32M -p wait=block & echo \$! >"$tmp/pid"
-fg >/dev/null 2>&1 || wait \$!
+fg >/dev/null 2>&1
 echo "status=\$?"
 [ "\$before" = "\$(stty -g)" ] && echo "terminal=same" || echo "terminal=changed"
 SESSION
