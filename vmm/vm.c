@@ -235,11 +235,14 @@ static void run_vcpus(struct vm *vm)
 {
 	unsigned started = 0;
 
-	for (; started < vm->nr_vcpus; started++)
-		if (pthread_create(&vm->vcpus[started].thread, NULL, vcpu_thread, &vm->vcpus[started])) {
-			vm_stop(vm, VMM_EXIT_ERROR, "no thread for vCPU %u: %s", started, strerror(errno));
+	for (; started < vm->nr_vcpus; started++) {
+		int err = pthread_create(&vm->vcpus[started].thread, NULL, vcpu_thread, &vm->vcpus[started]);
+
+		if (err) {
+			vm_stop(vm, VMM_EXIT_ERROR, "no thread for vCPU %u: %s", started, strerror(err));
 			break;
 		}
+	}
 	while (started)
 		pthread_join(vm->vcpus[--started].thread, NULL);
 }
