@@ -96,7 +96,9 @@ long xen_multicall(struct vcpu *v, const uint64_t a[6])
 		if (guest_get(v, at, &e))
 			return -EFAULT;
 		v->counters.vcpu.multicalls++;
-		if (e.op == __HYPERVISOR_multicall || e.op == __HYPERVISOR_iret || e.op >= COUNTERS_HYPERCALLS)
+		if (e.op == __HYPERVISOR_multicall)
+			e.result = -EINVAL;
+		else if (e.op == __HYPERVISOR_iret || e.op >= COUNTERS_HYPERCALLS)
 			e.result = -ENOSYS;
 		else
 			e.result = xen_do_call(v, e.op, e.args);

@@ -92,7 +92,7 @@ long xen_update_va_mapping(struct vcpu *v, const uint64_t a[6])
 	long r = 0, f;
 
 	/* The leaf need not be present, the table must be: a walk that stops at level 1 names it. */
-	if (!entry_ok(v->vm, gpte) ||
+	if (!entry_ok(v->vm, gpte) || (uint64_t)((int64_t)(va << 16) >> 16) != va ||
 	    (mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, (gva_t){ va }, 0, &w) == -EINVAL) || w.level != 1)
 		r = -EINVAL;
 	else
@@ -145,9 +145,20 @@ static long copy_frame(struct vcpu *v, uint64_t to, const uint64_t *from)
 	return 0;
 }
 
+/* Flushes reach every vCPU anyway; a mask that cannot be read is refused all the same. */
+static bool mask_ok(struct vcpu *v, const struct mmuext_op *op)
+{
+	uint64_t mask;
+
+	return !guest_get(v, (uintptr_t)op->arg2.vcpumask.p, &mask);
+}
+
 static long mmuext(struct vcpu *v, const struct mmuext_op *op)
 {
 	uint64_t gfn = op->arg1.mfn;
+
+	if ((op->cmd == MMUEXT_TLB_FLUSH_MULTI || op->cmd == MMUEXT_INVLPG_MULTI) && !mask_ok(v, op))
+		return -EINVAL;
 
 	switch (op->cmd) {
 	case MMUEXT_PIN_L1_TABLE:
