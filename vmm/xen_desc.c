@@ -12,6 +12,8 @@
 #define GDT_MAX FIRST_RESERVED_GDT_ENTRY
 #define LDT_MAX 8192u
 
+#define DESC_ACCESSED	(1ull << 40)
+
 static bool canonical(uint64_t va)
 {
 	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
@@ -86,7 +88,8 @@ long xen_update_descriptor(struct vcpu *v, const uint64_t a[6])
 
 	if (!at || !monitor_descriptor_ok(&checked))
 		return -EINVAL;
-	__atomic_store_n(at, d, __ATOMIC_SEQ_CST);
+	/* As Xen's: with the DPL the guest gets, the accessed bit as it was. */
+	__atomic_store_n(at, (checked & ~DESC_ACCESSED) | (d & DESC_ACCESSED), __ATOMIC_SEQ_CST);
 	mmu_mark_dirty(v->vm->mmu, (gfn_t){ gfn });
 	for (unsigned c = 0; c < v->vm->nr_vcpus; c++) {
 		struct vcpu *o = &v->vm->vcpus[c];
@@ -276,16 +279,15 @@ long xen_set_debugreg(struct vcpu *v, const uint64_t a[6])
 		val = (val & 0xe00f) | 0xffff0ff0;
 		break;
 	case 7:
-		if (val >> 32)
+		if (val >> 32 || val & 0x2000)		/* GD: traps every access to a debug register */
 			return -EPERM;
 		val = (val & 0xffff03ff) | 0x400;
-		val &= ~0x2000ull;			/* GD */
 		for (unsigned i = 0; i < 4; i++)
 			if ((val >> (16 + i * 4) & 3) == 2)
 				return -EPERM;
 		break;
 	default:
-		return n < 8 ? -ENODEV : -EINVAL;
+		return -ENODEV;
 	}
 	v->debugreg[n] = val;
 	/* Only DR7 arms anything; DR6 has to reach the processor because it accumulates there. */
@@ -294,7 +296,7 @@ long xen_set_debugreg(struct vcpu *v, const uint64_t a[6])
 
 long xen_get_debugreg(struct vcpu *v, const uint64_t a[6])
 {
-	return a[0] < 8 && a[0] != 4 && a[0] != 5 ? (long)v->debugreg[a[0]] : -EINVAL;
+	return a[0] < 8 && a[0] != 4 && a[0] != 5 ? (long)v->debugreg[a[0]] : -ENODEV;
 }
 
 /* ---- return from the guest kernel --------------------------------------------------------------------------------------- */
