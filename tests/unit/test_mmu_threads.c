@@ -15,7 +15,7 @@
 #include "mmu_program.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#define SCALE 3
+#define SCALE 4
 #elif defined(__SANITIZE_THREAD__)
 #define SCALE 10
 #else
