@@ -1,9 +1,9 @@
 /*
  * audit.c - is the shadow what the guest's tables ask for, and the bookkeeping what the shadow asks for?
  *
- * Every check takes the locks that make its answer certain, so that an audit may run beside other threads. What is lawful
- * staleness is passed over: tables listed for the next flush. mmu_updated() is the exception: between the foreign store
- * and that call a table differs from its shadow, and an audit by another thread would say so.
+ * Every check takes the locks that make its answer certain, so that an audit may run beside other threads. What is
+ * lawful staleness is passed over: tables listed for the next flush. mmu_updated() is the exception: between the
+ * foreign store and that call a table differs from its shadow, and an audit by another thread would say so.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,7 +31,8 @@ static void complain(struct mmu_cpu *cpu, const char *fmt, ...)
 }
 
 #define ENTRY_FMT	"sPTE %#llx at gfn %#llx level %u role %u [%u]: "
-#define ENTRY_ARGS(spte, key, index) (unsigned long long)(spte), (unsigned long long)(key)->gfn, (key)->level, (key)->role, index
+#define ENTRY_ARGS(spte, key, index) \
+	(unsigned long long)(spte), (unsigned long long)(key)->gfn, (key)->level, (key)->role, index
 
 /* The list's lock held: is `id` on the list from `head`, as far as its neighbours say? */
 static bool is_listed(const struct mmu *mmu, uint32_t head, uint32_t id)
@@ -45,7 +46,8 @@ static bool is_listed(const struct mmu *mmu, uint32_t head, uint32_t id)
 
 /* ---- one entry, page lock held --------------------------------------------------------------------------------- */
 
-static void check_leaf_rights(struct mmu_cpu *cpu, const struct shadow_key *key, unsigned index, uint64_t spte, uint64_t gfn)
+static void check_leaf_rights(struct mmu_cpu *cpu, const struct shadow_key *key, unsigned index, uint64_t spte,
+			      uint64_t gfn)
 {
 	const struct mmu *mmu = cpu->mmu;
 	const struct region2m *r = &mmu->regions2m[gfn >> 9];
@@ -121,7 +123,7 @@ static void check_link(struct mmu_cpu *cpu, const struct shadow_key *key, uint32
 			complain(cpu, ENTRY_FMT "not among its child's parents", ENTRY_ARGS(spte, key, index));
 		if (want && ((want->kind != WANT_LINK && want->kind != WANT_BIG) || !page_has_key(c, &want->child) ||
 			     want->nx != !!(spte & MMU_PTE_NX) || ((spte & MMU_PTE_W) && !want->link_w)))
-			complain(cpu, ENTRY_FMT "not the link the guest's entry asks for", ENTRY_ARGS(spte, key, index));
+			complain(cpu, ENTRY_FMT "not the link that its gPTE asks for", ENTRY_ARGS(spte, key, index));
 	}
 	spin_unlock(&c->parents_lock);
 }
@@ -157,14 +159,20 @@ static bool check_entry(struct mmu_cpu *cpu, uint32_t page, unsigned index, bool
 	return true;
 }
 
-void audit_entry(struct mmu_cpu *cpu, uint32_t page, unsigned index)
+/* No other mmu_cpu: nobody changes entries without their page's lock. */
+static bool is_alone(struct mmu *mmu)
 {
 	bool alone;
 
-	spin_lock(&cpu->mmu->cpus_lock);
-	alone = !cpu->mmu->cpus->next;
-	spin_unlock(&cpu->mmu->cpus_lock);
-	check_entry(cpu, page, index, alone);
+	spin_lock(&mmu->cpus_lock);
+	alone = !mmu->cpus->next;
+	spin_unlock(&mmu->cpus_lock);
+	return alone;
+}
+
+void audit_entry(struct mmu_cpu *cpu, uint32_t page, unsigned index)
+{
+	check_entry(cpu, page, index, is_alone(cpu->mmu));
 	STAT(cpu, audits);
 }
 
@@ -178,7 +186,7 @@ static void check_page(struct mmu_cpu *cpu, uint32_t page, bool exact)
 	spin_lock(&p->lock);
 	for (i = 0; i < MMU_ENTRIES; i++)
 		present += check_entry(cpu, page, i, exact);
-	if (cpu->mmu->cpus && !cpu->mmu->cpus->next && present != __atomic_load_n(&p->present, __ATOMIC_RELAXED))
+	if (is_alone(cpu->mmu) && present != __atomic_load_n(&p->present, __ATOMIC_RELAXED))
 		complain(cpu, "pool page %u has %u entries, %u are counted", page, present, p->present);
 	spin_unlock(&p->lock);
 }
@@ -194,8 +202,8 @@ static void check_frame_state(struct mmu_cpu *cpu, uint64_t gfn, unsigned nr_lea
 	spin_lock(bucket);
 	flags = frame_flags(mmu, gfn);
 	if (nr_leaf != f->nr_leaf || nr_upper != f->nr_upper)
-		complain(cpu, "gfn %#llx has %u+%u shadows, %u+%u are counted", (unsigned long long)gfn, nr_leaf, nr_upper,
-			 f->nr_leaf, f->nr_upper);
+		complain(cpu, "gfn %#llx has %u+%u shadows, %u+%u are counted", (unsigned long long)gfn, nr_leaf,
+			 nr_upper, f->nr_leaf, f->nr_upper);
 	if (!!(flags & FRAME_WPROT) != (table && !(flags & FRAME_UNSYNC)))
 		complain(cpu, "gfn %#llx: flags %#x of a frame that is %s table", (unsigned long long)gfn, flags,
 			 table ? "a" : "no");

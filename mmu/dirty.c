@@ -44,13 +44,14 @@ int mmu_dirty_start(struct mmu_cpu *cpu)
 {
 	struct mmu *mmu = cpu->mmu;
 	uint32_t page, off = 0;
+	uint64_t word;
 	unsigned i;
 
-	if (is_logging(mmu))
-		return -EALREADY;
-	memset(mmu->dirty, 0, (mmu->nr_gfns + 63) / 64 * 8);
 	if (!__atomic_compare_exchange_n(&mmu->logging, &off, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return -EALREADY;
+	/* Who was let through before his bit is cleared here has his leaf protected below. */
+	for (word = 0; word < (mmu->nr_gfns + 63) / 64; word++)
+		__atomic_store_n(&mmu->dirty[word], 0, __ATOMIC_SEQ_CST);
 	wait_for_installers(mmu);
 	for (page = 0; page < mmu->cfg.pool_pages; page++) {
 		/* Read without a lock: a page that changes its level meanwhile lost the leaves we look for. */

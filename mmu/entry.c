@@ -41,8 +41,8 @@ static void want_big(const struct mmu *mmu, const struct shadow_key *key, uint64
 
 /*
  * What the guest's tables ask for; the state of the target frame comes on top (frame_may_write()). Strict tables copy W
- * of upper entries, the processor combines them. Permissive ones (kernel only) link with W=1 and remember a missing W in
- * the child's role, so that one leaf can be writable all the same: the PT write that is let through.
+ * of upper entries, the processor combines them. Permissive ones (kernel only) link with W=1 and remember a missing W
+ * in the child's role, so that one leaf can be writable all the same: the PT write that is let through.
  */
 void entry_want(const struct mmu *mmu, const struct shadow_key *key, unsigned index, uint64_t gpte, struct want *out)
 {
@@ -150,8 +150,8 @@ static bool maps_wanted(const struct mmu *mmu, const struct want *want, unsigned
 /* Nothing to do, seen without the bucket lock: what the frame's state forbids was taken away under it. */
 static bool leaf_is_right(const struct mmu *mmu, const struct want *want, unsigned level, uint64_t spte)
 {
-	return maps_wanted(mmu, want, level, spte) && !(spte & MMU_PTE_NX) == !want->nx && !(spte & MMU_PTE_W) == !want->w &&
-	       !(spte & SPTE_OVERRIDE);
+	return maps_wanted(mmu, want, level, spte) && !(spte & MMU_PTE_NX) == !want->nx &&
+	       !(spte & MMU_PTE_W) == !want->w && !(spte & SPTE_OVERRIDE);
 }
 
 /* 1: still present; 0: absent now; *changed. */

@@ -306,7 +306,7 @@ static int attempt(struct fault *f)
 	if (r != MMU_HIDDEN && !f->override)
 		return r;
 	if (any_moving(mmu, w))
-		return f->override && !frame_is_table(&mmu->frames[w->gfn]) ? MMU_TRUE : MMU_AGAIN;
+		return MMU_AGAIN;
 	if (write_access(f)) {
 		r = prepare_write(f);
 		if (r) {
@@ -314,7 +314,7 @@ static int attempt(struct fault *f)
 			return r;
 		}
 	}
-	/* What is set in the guest's tables for an override must be used: the model of a processor has no such access. */
+	/* From here on A gets set. A write that is no access of the gPTE's must then come through: room for the way. */
 	if (f->override && __atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED) < MMU_LEVELS) {
 		pool_make_room(cpu);
 		if (__atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED) < MMU_LEVELS)

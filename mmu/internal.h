@@ -6,8 +6,8 @@
  *		   -> cpus lock -> kick lock (two of them: by address) -> pool lock
  * No two locks of one kind are held at once. The helper thread only tries frame and page locks.
  *
- *	frame lock	hashed by gfn. The frame as a page table: its list of shadows, pin level, FRAME_UNSYNC, _LISTED and
- *			_MIXED; the birth and death of its shadows; every store of ours into the frame
+ *	frame lock	hashed by gfn. The frame as a page table: its list of shadows, pin level, FRAME_UNSYNC, _LISTED
+ *			and _MIXED; the birth and death of its shadows; every store of ours into the frame
  *	page lock	one per shadow page. Entries 0 -> present, and whether the page is alive
  *	parents lock	one per shadow page: the list of entries that link it, and changing or clearing such an entry
  *	bucket lock	hashed by gfn >> 9. The leaf entries that map the frame, changing or clearing one; FRAME_WPROT,
@@ -148,7 +148,8 @@ struct mmu {
 };
 
 #define STAT_ADD(cpu, name, n) \
-	__atomic_store_n(&(cpu)->stats.name, __atomic_load_n(&(cpu)->stats.name, __ATOMIC_RELAXED) + (n), __ATOMIC_RELAXED)
+	__atomic_store_n(&(cpu)->stats.name, __atomic_load_n(&(cpu)->stats.name, __ATOMIC_RELAXED) + (n), \
+			 __ATOMIC_RELAXED)
 #define STAT(cpu, name) STAT_ADD(cpu, name, 1)
 
 /* ---- small things --------------------------------------------------------------------------------------------- */
@@ -295,7 +296,7 @@ void pool_make_room(struct mmu_cpu *cpu);
 
 /* Both come *before* the change they belong to, so that settled() can never miss one. */
 void kick_entry(struct mmu_cpu *cpu, uint32_t id);
-void kick_hold(struct mmu_cpu *cpu, uint32_t page);	/* page is not reused before this cpu's pending kicks are done */
+void kick_hold(struct mmu_cpu *cpu, uint32_t page);	/* it is not reused before this cpu's kicks are done */
 /* Are all kicks done for changes made up to `clock`? */
 bool kick_settled(struct mmu *mmu, uint64_t clock);
 /* Takes over what other cpus owe, all of it or one entry. No frame, page, parents or bucket lock is needed. */

@@ -3,9 +3,9 @@
  * reused before (docs/coherence.md, rules 3-5).
  *
  * A page lies on up to three lists of a cpu: COLLECT since the first change after a drain, DRAIN when mmu_kick_next()
- * gave its kicks out, RELEASE when the whole of COLLECT was given out. On each it has a hold; mmu_kick_done() ends those
- * of RELEASE. The way by RELEASE matters to a caller who drains in part: a page may be given out before the entry that
- * linked it.
+ * gave its kicks out, RELEASE when the whole of COLLECT was given out. On each it has a hold; mmu_kick_done() ends
+ * those of RELEASE. The way by RELEASE matters to a caller who drains in part: a page may be given out before the
+ * entry that linked it.
  *
  * Who promises that a change is in force once its kicks are done (a flush, a pin, a move, ...) may find the change made
  * already by another cpu, whose kick is still owed. It then takes that kick over: kick_adopt(). So a cpu's lists are

@@ -89,7 +89,7 @@ struct mmu_config {
 	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
 	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
 	bool nx;		/* the processor honours NX (else bit 63 is reserved) */
-	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (facts: 7x cheaper) */
+	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (7x cheaper) */
 	unsigned table_kick_min;/* from so many removed entries on, a whole-table kick is used; 0: never */
 	unsigned audit;		/* 0 none; 1 every entry installed; 2 also whole tables at resync; 3 also everything,
 				 * including rmap and parent links, at every mmu_flush() and every 64th fault */
@@ -137,7 +137,7 @@ enum mmu_verdict {
 	MMU_PTWRITE,	/* write to a page-table page; it is writable and out of sync now: run again */
 	MMU_TRUE,	/* the gPTEs forbid it: reflect #PF with error_code */
 	MMU_AGAIN,	/* the pool is dry, or a frame of the walk is being moved: do the kicks, run again */
-	MMU_BAD,	/* the guest's tables name a frame it does not own, or set reserved bits: as MMU_TRUE, RSVD set */
+	MMU_BAD,	/* the guest's tables name a frame it does not own, or set reserved bits: MMU_TRUE with RSVD */
 };
 
 struct mmu_result {
@@ -145,15 +145,15 @@ struct mmu_result {
 	uint32_t error_code;	/* for MMU_TRUE and MMU_BAD: P, W, FETCH as found by the walk; U iff mode is MMU_USER */
 };
 
-/* `access`: MMU_PF_W and MMU_PF_FETCH as in the hardware's error code; other bits are ignored. The space is the one that
- * `cpu` has loaded for `mode`. Sets A and D in the gPTEs as a processor would. Never blocks for long. */
+/* `access`: MMU_PF_W and MMU_PF_FETCH as in the hardware's error code; other bits are ignored. The space is the one
+ * that `cpu` has loaded for `mode`. Sets A and D in the gPTEs as a processor would. Never blocks for long. */
 struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, uint32_t access);
 
 /* ---- what the guest does to its tables ------------------------------------------------------------------------- */
 
 /* Explicit update: stores `gpte` in entry `index` of `table` and brings every shadow of the table in line. With
- * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL. -EAGAIN:
- * the table's frame is being moved; nothing was stored. */
+ * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL.
+ * -EAGAIN: the table's frame is being moved; nothing was stored. */
 int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad);
 /* The same when the store has already happened by other means (a ring that the guest filled). */
 int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index);
@@ -200,8 +200,9 @@ enum mmu_prebuilt {
 #define MMU_SOURCES 32u		/* who installed a leaf: 0 demand (fault), 1 prefetch, 2 eager fill; 3.. heuristics */
 enum { MMU_SRC_DEMAND, MMU_SRC_PREFETCH, MMU_SRC_EAGER, MMU_SRC_FIRST_HEURISTIC };
 
-/* Installs the leaf for entry `index` of guest table `table` in each existing shadow of it, not-present -> present only.
- * Concurrent with everything. Never allocates, recycles or kicks. `source` < MMU_SOURCES is remembered in the sPTE. */
+/* Installs the leaf for entry `index` of guest table `table` in each existing shadow of it, not-present -> present
+ * only. Concurrent with everything. Never allocates, recycles or kicks. `source` < MMU_SOURCES is remembered in the
+ * sPTE. */
 enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source);
 
 /* ---- pmap ----------------------------------------------------------------------------------------------------- */
@@ -213,9 +214,9 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
  *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
  *   (copy the 4 KiB from mmu_mfn_hva(old) to the new frame)
  *   commit  the pmap names `to`; faults fill from it. Or abort: the old frame stays
- * begin: -EINVAL out of range, -EBUSY already moving, or a page table that is pinned or loaded as a root; shadows of any
- * other table are dropped. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame is moving still.
- * One mover per frame; different frames at once are fine.
+ * begin: -EINVAL out of range, -EBUSY already moving, or a page table that is pinned or loaded as a root; shadows of
+ * any other table are dropped. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame is moving
+ * still. One mover per frame; different frames at once are fine.
  */
 int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn);
 int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to);
@@ -226,8 +227,8 @@ void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn);
 /* From the moment the kicks after mmu_dirty_start() are done, every frame written by guest or VMM is found by a later
  * fetch. -EALREADY. */
 int mmu_dirty_start(struct mmu_cpu *cpu);
-/* bit i of bitmap[i / 64]: frame first+i was written since the last fetch; those frames are write-protected again, which
- * holds once the kicks are done. -EINVAL: not started or out of range. */
+/* bit i of bitmap[i / 64]: frame first+i was written since the last fetch; those frames are write-protected again,
+ * which holds once the kicks are done. -EINVAL: not started or out of range. */
 int mmu_dirty_fetch(struct mmu_cpu *cpu, gfn_t first, uint64_t count, uint64_t *bitmap);
 int mmu_dirty_stop(struct mmu_cpu *cpu);
 
@@ -239,9 +240,9 @@ int mmu_dirty_stop(struct mmu_cpu *cpu);
  *   1. drains the list with mmu_kick_next() into a private copy,
  *   2. makes every processor that may cache one of them forget it, by whatever its host needs,
  *   3. calls mmu_kick_done(), which lets the pool reuse tables freed before step 1.
- * Before a processor enters the guest its cpu has to have done this; nor may a cpu sleep on kicks it owes, for others may
- * need the tables. A drain may be partial: then nothing is reused before the rest was drained and done too. Pending with
- * nothing to give out is possible: a table waits, and step 3 is needed all the same.
+ * Before a processor enters the guest its cpu has to have done this; nor may a cpu sleep on kicks it owes, for others
+ * may need the tables. A drain may be partial: then nothing is reused before the rest was drained and done too.
+ * Pending with nothing to give out is possible: a table waits, and step 3 is needed all the same.
  */
 struct mmu_kick {
 	mfn_t table;		/* a frame of the pool */

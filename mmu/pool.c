@@ -38,8 +38,11 @@ void pool_give(struct mmu *mmu, uint32_t page)
 
 /* ---- reclaim --------------------------------------------------------------------------------------------------- */
 
-/* Rising willingness: first what nobody links, then cold leaf tables, then anything but loaded roots. */
-enum { TAKE_ORPHANS, TAKE_COLD_LEAVES, TAKE_LEAVES, TAKE_COLD, TAKE_ANY, TAKE_LEVELS };
+/*
+ * A clock: a page that was used since the hand came by last is passed once. Rising willingness: leaf tables and what
+ * nobody links, then any cold table, then anything but loaded roots.
+ */
+enum { TAKE_LEAVES, TAKE_LEAVES_AGAIN, TAKE_COLD, TAKE_ANY, TAKE_LEVELS };
 
 static bool on_path(const struct mmu_cpu *cpu, uint32_t page)
 {
@@ -60,12 +63,10 @@ static bool may_take(const struct mmu_cpu *cpu, uint32_t page, const struct shad
 	if (__atomic_load_n(&p->refs, __ATOMIC_RELAXED) || on_path(cpu, page) || key->gfn == cpu->keep_gfn)
 		return false;
 	switch (willing) {
-	case TAKE_ORPHANS:
-		return key->level < MMU_LEVELS && !used && !__atomic_load_n(&p->parents, __ATOMIC_RELAXED);
-	case TAKE_COLD_LEAVES:
-		return key->level == 1 && !used;
 	case TAKE_LEAVES:
-		return key->level == 1;
+	case TAKE_LEAVES_AGAIN:
+		return !used && (key->level == 1 ||
+				 (key->level < MMU_LEVELS && !__atomic_load_n(&p->parents, __ATOMIC_RELAXED)));
 	case TAKE_COLD:
 		return !used;
 	default:

@@ -33,7 +33,7 @@ static void birth(struct mmu_cpu *cpu, uint32_t page, const struct shadow_key *k
 	struct spage *p = &mmu->pages[page];
 	unsigned i;
 
-	if (!__atomic_load_n(&p->gen, __ATOMIC_RELAXED))	/* first use: as the caller left it. Later: zapped, zero */
+	if (!__atomic_load_n(&p->gen, __ATOMIC_RELAXED))	/* first use; later ones find it zeroed by the zap */
 		memset(&mmu->pool[spte_id(page, 0)], 0, MMU_PAGE_SIZE);
 	__atomic_store_n(&p->key, key_pack(key), __ATOMIC_RELEASE);
 	__atomic_store_n(&p->used, 1, __ATOMIC_RELAXED);

@@ -1,9 +1,10 @@
 /*
  * sync.c - tables that may differ from their shadows, and the flush that ends it.
  *
- * A frame is listed while its shadows may lag behind the table: because the guest may write it (FRAME_UNSYNC), or because
- * it could until a moment ago and a processor may still do so by a TLB entry whose kick is owed. A flush write-protects
- * and compares every listed frame. It takes a frame off the list only if no such kick was owed *before* it compared.
+ * A frame is listed while its shadows may lag behind the table: because the guest may write it (FRAME_UNSYNC), or
+ * because it could until a moment ago and a processor may still do so by a TLB entry whose kick is owed. A flush
+ * write-protects and compares every listed frame. It takes a frame off the list only if no such kick was owed *before*
+ * it compared.
  */
 #include "mmu/internal.h"
 

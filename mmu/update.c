@@ -9,8 +9,8 @@ static bool in_table(const struct mmu *mmu, gfn_t table, unsigned index)
 }
 
 /*
- * Frame lock, after the store. An installer reads the gPTE under the page lock: either it had the lock before us, and we
- * find its entry here; or it gets it after us, and reads what was stored.
+ * Frame lock, after the store. An installer reads the gPTE under the page lock: either it had the lock before us, and
+ * we find its entry here; or it gets it after us, and reads what was stored.
  */
 static void fix_shadows(struct mmu_cpu *cpu, uint64_t table, unsigned index)
 {
