@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,7 +14,7 @@
 
 #define MICRO_MIN_NS	200000000ull	/* operations are doubled until they last this long */
 
-static uint64_t now_ns(void)
+uint64_t bench_now_ns(void)
 {
 	struct timespec t;
 
@@ -21,7 +22,7 @@ static uint64_t now_ns(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-static int bench_fail(const char *name, const char *what)
+int bench_fail(const char *name, const char *what)
 {
 	printf("UMBRA-RESULT FAIL %s %s: %s\n", name, what, strerror(errno));
 	return 1;
@@ -76,11 +77,11 @@ int forks_main(int argc, char **argv)
 	if (fork_exec_once())	/* page cache warm, marks probed */
 		return bench_fail("forks", "busybox true");
 	mark(MARK_BEGIN);
-	t = now_ns();
+	t = bench_now_ns();
 	for (unsigned long i = 0; i < n; i++)
 		if (fork_exec_once())
 			return bench_fail("forks", "busybox true");
-	t = now_ns() - t;
+	t = bench_now_ns() - t;
 	mark(MARK_END);
 	printf("forks %lu: %.1f us per fork+exec\n", n, t / 1e3 / n);
 	return bench_ok();
@@ -208,17 +209,17 @@ static int micro_one(const struct micro *m)
 	uint64_t t;
 
 	for (;; n *= 2) {
-		t = now_ns();
+		t = bench_now_ns();
 		if (m->run(n))
 			return -1;
-		if (now_ns() - t >= MICRO_MIN_NS)
+		if (bench_now_ns() - t >= MICRO_MIN_NS)
 			break;
 	}
 	mark(MARK_BEGIN);
-	t = now_ns();
+	t = bench_now_ns();
 	if (m->run(n))
 		return -1;
-	t = now_ns() - t;
+	t = bench_now_ns() - t;
 	mark(MARK_END);
 	printf("micro %-13s %9lu x %10.1f ns  %s\n", m->name, n, (double)t / n, m->what);
 	return 0;
@@ -251,10 +252,10 @@ int spin_main(int argc, char **argv)
 		return 2;
 	}
 	mark(MARK_BEGIN);
-	t = now_ns();
+	t = bench_now_ns();
 	for (unsigned long i = 0; i < n * 1000000; i++)
 		sum ^= rng_next(&r);
-	t = now_ns() - t;
+	t = bench_now_ns() - t;
 	mark(MARK_END);
 	printf("spin %lu: %lu ns, sum %016lx\n", n, t, sum);
 	return bench_ok();
@@ -273,4 +274,15 @@ int idle_main(int argc, char **argv)
 		left = sleep(left);
 	mark(MARK_END);
 	return bench_ok();
+}
+
+/* As the first process (rdinit=/bin/workload -- boot): says so and powers off. */
+int boot_main(int argc, char **argv)
+{
+	mark(MARK_BOOT);
+	printf("UMBRA-FIRST-PROCESS\n");
+	bench_ok();
+	if (getpid() == 1)
+		reboot(RB_POWER_OFF);
+	return 0;
 }

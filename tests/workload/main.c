@@ -138,6 +138,8 @@ static const struct {
 	{ "forks", "N", "time per fork + exec + wait of 'busybox true'", forks_main },
 	{ "micro", "", "time per system call, page fault, pipe round trip ...", micro_main },
 	{ "spin", "N", "time of N million steps of an integer loop", spin_main },
+	{ "compile", "DIR", "time of DIR's *.i through DIR's cc1 -O2 and as", compile_main },
+	{ "boot", "", "be the first process: mark that, power off", boot_main },
 	{ "idle", "SECONDS", "do nothing", idle_main },
 	{ "exec-child", NULL, NULL, exec_child_main },	/* for selftest */
 };

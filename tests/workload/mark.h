@@ -18,7 +18,7 @@
 #define MARK_LEAF	0x4000ff00u
 #define MARK_MAGIC	0x72626d75u	/* "umbr" */
 
-enum { MARK_BEGIN = 1, MARK_END = 2 };
+enum { MARK_BEGIN = 1, MARK_END = 2, MARK_BOOT = 3 };
 
 static sigjmp_buf mark_nobody;
 

@@ -65,12 +65,18 @@ struct probe probe_read(const volatile void *p);
 struct probe probe_write(volatile void *p, uint8_t value);
 struct probe probe_call(void *code, int *result);
 
+/* Measurements: the clock, and the verdict on one that could not be made (errno says why; returns the exit status). */
+uint64_t bench_now_ns(void);
+int bench_fail(const char *name, const char *what);
+
 /* Commands. Arguments as in main(); return the exit status. */
 int selftest_main(int argc, char **argv);
 int forks_main(int argc, char **argv);
 int micro_main(int argc, char **argv);
 int spin_main(int argc, char **argv);
 int idle_main(int argc, char **argv);
+int compile_main(int argc, char **argv);
+int boot_main(int argc, char **argv);
 int exec_child_main(int argc, char **argv);
 
 #endif
