@@ -1,0 +1,115 @@
+/*
+ * bench.h - umbra-bench: one job run under several modes in turn, the counters and times of each run, one table.
+ *
+ * A *job* is what runs in the guest (forks, micro ...), made of one or more *cases*, each measured by itself. A *mode* is
+ * a named set of umbra's flags, or a peer: the host itself, or QEMU's emulation. A *sample* is one run of the job in
+ * one mode. Everything here runs on the main thread.
+ */
+#ifndef UMBRA_BENCH_H
+#define UMBRA_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#define BENCH_CASES	16
+
+/* One line of a workload that says how long something took. */
+struct reading {
+	char name[24];
+	double units, ns;		/* how many operations, time of one */
+};
+
+enum job_arg { JOB_NO_ARG, JOB_COUNT, JOB_DIR };
+
+struct job {
+	const char *name, *what, *unit;
+	enum job_arg arg;		/* what the workload wants behind its name */
+	unsigned count;			/* default of --count */
+	unsigned timeout_s;		/* for one run, boot included */
+	bool from_boot;			/* measured from power on, not between marks; nothing to compare natively */
+	const char *image;		/* initrd, a file of the build folder */
+	const char *modes;		/* default of --modes */
+	/* Reads one console line, `ns` after the start of the run. True: it was a measurement, now in *out. */
+	bool (*parse)(const char *line, double ns, struct reading *out);
+};
+
+/* NULL: no job of that name. */
+const struct job *job_find(const char *name);
+void job_help(void);
+
+enum mode_kind { MODE_UMBRA, MODE_NATIVE, MODE_TCG };
+
+#define MODE_FLAGS	24
+
+struct mode {
+	const char *name, *what;
+	enum mode_kind kind;
+	const char *flags;		/* words for `umbra run`, separated by blanks */
+};
+
+struct mode_list {
+	struct mode *at;
+	unsigned n;
+};
+
+/* Adds the modes of a comma-separated list of names. -ENOENT: *bad (at least 32 bytes) is none; -ENOMEM. */
+int modes_add_names(struct mode_list *list, const char *names, char *bad);
+/* Adds a mode of the user's, "NAME=FLAGS"; the text is borrowed. -EINVAL: not that form or too many flags; -EEXIST;
+ * -ENOMEM. */
+int modes_define(struct mode_list *list, char *text);
+void modes_help(void);
+
+struct sample {
+	unsigned mode, repetition;
+	bool ok;
+	char why[256];			/* when !ok */
+	double wall_s;			/* of the whole run */
+	char digest[20];		/* what the workload made of its results; "-": it checks none */
+	unsigned nr_cases;
+	struct reading cases[BENCH_CASES];
+	json_t *counted[BENCH_CASES];	/* umbra only: "counters" and "mmu" of that interval; owned */
+	json_t *report;			/* umbra only: what --stats wrote; owned */
+};
+
+struct bench {
+	const struct job *job;
+	struct mode_list modes;
+	unsigned repetitions, count;
+	char umbra[512], workload[512], image[512], dir[512];	/* dir: of JOB_DIR on the host */
+	const char *kernel;
+	double load;			/* load average when it began; negative: unknown */
+	struct sample *samples;
+	unsigned nr_samples;
+	volatile int *stop;		/* set by a signal: end early */
+};
+
+/* Runs the job once. Fills in *s; a run that fails is a sample that is not ok. -EOPNOTSUPP: this host cannot run that
+ * mode at all, the reason is in s->why. Other errors: -errno, nothing is known about the mode. */
+int sample_take(const struct bench *b, unsigned mode, struct sample *s);
+void sample_release(struct sample *s);
+
+/* Median, extremes of `n` values, which get sorted; NaN if n is 0. */
+struct spread {
+	double median, min, max;
+	unsigned n;
+};
+struct spread spread_of(double *values, unsigned n);
+/* Time per unit, in ns, of a case over the good samples of a mode. */
+struct spread bench_time(const struct bench *b, unsigned mode, const char *case_name);
+
+/* A number below a JSON object: "a.b.c". NaN: not there. */
+double json_number_at(const json_t *o, const char *path);
+
+/* A time with three digits and its unit; "-" for NaN. */
+#define TIME_TEXT	16
+void time_text(char out[static TIME_TEXT], double ns);
+
+/* To stdout. */
+void table_print(const struct bench *b);
+/* Configuration, host, raw samples, medians. 0 or -errno; "-" is stdout. */
+int results_write(const struct bench *b, const char *path);
+
+#endif

@@ -1,0 +1,93 @@
+/* Jobs: what can be measured, and how each tells its times. The other half is tests/workload/. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bench/bench.h"
+
+static bool parse_forks(const char *line, double ns, struct reading *out)
+{
+	double us;
+
+	if (sscanf(line, "forks %lf: %lf us per fork+exec", &out->units, &us) != 2)
+		return false;
+	strcpy(out->name, "fork+exec");
+	out->ns = us * 1e3;
+	return out->units > 0;
+}
+
+static bool parse_micro(const char *line, double ns, struct reading *out)
+{
+	return sscanf(line, "micro %23s %lf x %lf ns", out->name, &out->units, &out->ns) == 3 && out->units > 0;
+}
+
+static bool parse_spin(const char *line, double ns, struct reading *out)
+{
+	if (sscanf(line, "spin %lf: %lf ns, sum", &out->units, &out->ns) != 2 || out->units <= 0)
+		return false;
+	strcpy(out->name, "loop");
+	out->ns /= out->units;
+	return true;
+}
+
+static bool parse_compile(const char *line, double ns, struct reading *out)
+{
+	double files, ms;
+
+	if (sscanf(line, "compile %lf files: %lf ms", &files, &ms) != 2)
+		return false;
+	strcpy(out->name, "compile");
+	out->units = 1;
+	out->ns = ms * 1e6;
+	return true;
+}
+
+static bool parse_boot(const char *line, double ns, struct reading *out)
+{
+	if (strcmp(line, "UMBRA-FIRST-PROCESS"))
+		return false;
+	strcpy(out->name, "boot");
+	out->units = 1;
+	out->ns = ns;
+	return true;
+}
+
+static const struct job jobs[] = {
+	{
+		.name = "forks", .what = "fork, exec of a static busybox, wait", .unit = "fork+exec",
+		.arg = JOB_COUNT, .count = 50, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_forks,
+		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,native,tcg",
+	}, {
+		.name = "micro", .what = "system call, page faults, pipe round trip ...", .unit = "operation",
+		.arg = JOB_NO_ARG, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_micro,
+		.modes = "off-lazy,shim,shim-eager-8,native,tcg",
+	}, {
+		.name = "compile", .what = "5 C files through cc1 -O2 and as", .unit = "5 files",
+		.arg = JOB_DIR, .timeout_s = 1200, .image = "compile.cpio.gz", .parse = parse_compile,
+		.modes = "off-lazy,shim,shim-eager-8,native,tcg",
+	}, {
+		.name = "boot", .what = "from the start of the program to the first user process", .unit = "boot",
+		.arg = JOB_NO_ARG, .timeout_s = 120, .from_boot = true, .image = "initrd.cpio.gz", .parse = parse_boot,
+		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,tcg",
+	}, {
+		.name = "spin", .what = "an integer loop: user code alone", .unit = "million steps",
+		.arg = JOB_COUNT, .count = 500, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,
+		.modes = "shim,native,tcg",
+	},
+};
+
+#define NR_JOBS	(sizeof jobs / sizeof *jobs)
+
+const struct job *job_find(const char *name)
+{
+	for (unsigned i = 0; i < NR_JOBS; i++)
+		if (!strcmp(jobs[i].name, name))
+			return &jobs[i];
+	return NULL;
+}
+
+void job_help(void)
+{
+	printf("jobs\n");
+	for (unsigned i = 0; i < NR_JOBS; i++)
+		printf("  %-8s  %s\n            modes %s\n", jobs[i].name, jobs[i].what, jobs[i].modes);
+}

@@ -1,0 +1,106 @@
+/* Results as JSON, schema 1: what was run, where, every sample with its counters, and the medians of the times. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench/bench.h"
+
+static json_t *real_or_null(double v)
+{
+	return isfinite(v) && v >= 0 ? json_real(v) : json_null();
+}
+
+static json_t *modes_json(const struct bench *b)
+{
+	static const char *const kinds[] = { [MODE_UMBRA] = "umbra", [MODE_NATIVE] = "native", [MODE_TCG] = "tcg" };
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < b->modes.n; i++)
+		json_array_append_new(list, json_pack("{ss ss ss}", "name", b->modes.at[i].name, "kind",
+						      kinds[b->modes.at[i].kind], "flags", b->modes.at[i].flags));
+	return list;
+}
+
+static json_t *sample_json(const struct bench *b, const struct sample *s)
+{
+	json_t *cases = json_array(), *o;
+
+	for (unsigned i = 0; i < s->nr_cases; i++) {
+		const struct reading *r = &s->cases[i];
+
+		o = json_pack("{ss sf sf}", "name", r->name, "units", r->units, "ns_per_unit", r->ns);
+		if (s->counted[i]) {
+			json_object_set(o, "counters", json_object_get(s->counted[i], "counters"));
+			json_object_set(o, "mmu", json_object_get(s->counted[i], "mmu"));
+		}
+		json_array_append_new(cases, o);
+	}
+	o = json_pack("{ss si sb sf so}", "mode", b->modes.at[s->mode].name, "repetition", (int)s->repetition, "ok", s->ok,
+		      "wall_s", s->wall_s, "cases", cases);
+	if (!s->ok)
+		json_object_set_new(o, "why", json_string(s->why));
+	if (*s->digest)
+		json_object_set_new(o, "digest", json_string(s->digest));
+	if (s->report)
+		json_object_set(o, "usage", json_object_get(json_object_get(s->report, "mmu"), "usage"));
+	return o;
+}
+
+/* Cases by name: those of the mode's good samples; each sample has the same ones. */
+static json_t *medians_json(const struct bench *b, unsigned mode)
+{
+	json_t *o = json_object();
+
+	for (unsigned i = 0; i < b->nr_samples; i++) {
+		const struct sample *s = &b->samples[i];
+
+		for (unsigned j = 0; s->mode == mode && s->ok && j < s->nr_cases; j++) {
+			struct spread t = bench_time(b, mode, s->cases[j].name);
+
+			json_object_set_new(o, s->cases[j].name,
+					    json_pack("{sf sf sf si}", "median", t.median, "min", t.min, "max", t.max,
+						      "samples", (int)t.n));
+		}
+	}
+	return o;
+}
+
+int results_write(const struct bench *b, const char *path)
+{
+	json_t *root, *samples = json_array(), *medians = json_object();
+	const json_t *report = NULL;
+	char date[32];
+	time_t now = time(NULL);
+	FILE *f = stdout;
+	int r = 0;
+
+	strftime(date, sizeof date, "%FT%TZ", gmtime(&now));
+	for (unsigned i = 0; i < b->nr_samples; i++) {
+		json_array_append_new(samples, sample_json(b, &b->samples[i]));
+		if (!report)
+			report = b->samples[i].report;
+	}
+	for (unsigned i = 0; i < b->modes.n; i++)
+		json_object_set_new(medians, b->modes.at[i].name, medians_json(b, i));
+	root = json_pack("{si ss ss si si so so so so}", "schema", 1, "bench", b->job->name, "date", date, "repetitions",
+			 (int)b->repetitions, "count", (int)b->count, "load_average", real_or_null(b->load), "modes",
+			 modes_json(b), "ns_per_unit", medians, "samples", samples);
+	if (!root)
+		return -ENOMEM;
+	if (report) {
+		json_object_set(root, "umbra", json_object_get(report, "umbra"));
+		json_object_set(root, "host", json_object_get(report, "host"));
+	}
+	if (strcmp(path, "-"))
+		f = fopen(path, "we");
+	if (!f)
+		r = -errno;
+	else if (json_dumpf(root, f, JSON_INDENT(1)) || fputc('\n', f) == EOF || fflush(f))
+		r = -EIO;
+	if (f && f != stdout && fclose(f) && !r)
+		r = -errno;
+	json_decref(root);
+	return r;
+}

@@ -1,0 +1,330 @@
+/* One run: the command line, the console read line by line, the counters that umbra wrote. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench/bench.h"
+
+#define NO_HOST		77		/* exit code of `umbra run`: this host runs no guests */
+#define ARGS_MAX	(MODE_FLAGS + 40)
+#define QEMU		"qemu-system-x86_64"
+#define MARK_END	2		/* tests/workload/mark.h */
+#define MARK_BOOT	3
+
+/* All that makes an emulated boot and kernel fast: the peer gets every advantage. */
+#define TCG_WORDS	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check " \
+			"random.trust_cpu=on"
+
+struct command {
+	char *argv[ARGS_MAX];
+	unsigned argc;
+	char words[256], count[16], timeout[16];	/* texts that argv points at */
+	char flags[1024];
+};
+
+static void arg(struct command *c, const char *word)
+{
+	c->argv[c->argc++] = (char *)word;
+	c->argv[c->argc] = NULL;
+}
+
+#define args(c, ...) do { \
+	const char *const words_[] = { __VA_ARGS__ }; \
+	for (unsigned i_ = 0; i_ < sizeof words_ / sizeof *words_; i_++) \
+		arg(c, words_[i_]); \
+} while (0)
+
+/* The kernel command line that makes the guest run the job. */
+static void guest_words(const struct bench *b, const char *first, char *out, size_t size)
+{
+	const struct job *job = b->job;
+
+	if (job->from_boot)
+		snprintf(out, size, "%s rdinit=/bin/workload -- boot", first);
+	else if (job->arg == JOB_COUNT)
+		snprintf(out, size, "%s umbra.run=%s=%u", first, job->name, b->count);
+	else
+		snprintf(out, size, "%s umbra.run=%s%s", first, job->name, job->arg == JOB_DIR ? "=/compile" : "");
+}
+
+static int umbra_command(const struct bench *b, const struct mode *mode, const char *stats, struct command *c)
+{
+	guest_words(b, "", c->words, sizeof c->words);
+	snprintf(c->timeout, sizeof c->timeout, "%us", b->job->timeout_s);
+	args(c, b->umbra, "run", "-q", "-k", b->kernel, "-i", b->image, "-m", "512M", "-p", c->words, "--no-reboot",
+	     "--timeout", c->timeout, "--stats", stats);
+	if (strlen(mode->flags) >= sizeof c->flags)
+		return -E2BIG;
+	strcpy(c->flags, mode->flags);
+	for (char *save, *word = strtok_r(c->flags, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		arg(c, word);
+	return 0;
+}
+
+static void native_command(const struct bench *b, struct command *c)
+{
+	snprintf(c->count, sizeof c->count, "%u", b->count);
+	args(c, b->workload, b->job->name);
+	if (b->job->arg != JOB_NO_ARG)
+		arg(c, b->job->arg == JOB_COUNT ? c->count : b->dir);
+}
+
+static void tcg_command(const struct bench *b, struct command *c)
+{
+	guest_words(b, TCG_WORDS, c->words, sizeof c->words);
+	args(c, QEMU, "-accel", "tcg", "-cpu", "max,-la57", "-m", "512M", "-nodefaults", "-display", "none", "-monitor",
+	     "none", "-serial", "stdio", "-no-reboot", "-kernel", b->kernel, "-initrd", b->image, "-append", c->words);
+}
+
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* Output and messages come back in one pipe. PATH is the guest's, so that both find busybox alike; the workload's
+ * peers are found by the PATH before. */
+static int start(const struct command *c, bool guest_path, pid_t *pid)
+{
+	int out[2], failed[2], in, err = 0;
+
+	if (pipe2(out, O_CLOEXEC))
+		return -errno;
+	if (pipe2(failed, O_CLOEXEC)) {
+		err = -errno;
+		close(out[0]);
+		close(out[1]);
+		return err;
+	}
+	*pid = fork();
+	if (*pid < 0)
+		err = -errno;
+	if (!*pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		signal(SIGINT, SIG_DFL);
+		signal(SIGTERM, SIG_DFL);
+		in = open("/dev/null", O_RDONLY);
+		dup2(in, 0);
+		dup2(out[1], 1);
+		dup2(out[1], 2);
+		if (guest_path)
+			setenv("PATH", "/bin", 1);
+		execvp(c->argv[0], c->argv);
+		err = errno;
+		_exit(write(failed[1], &err, sizeof err) != sizeof err);
+	}
+	close(out[1]);
+	close(failed[1]);
+	if (!err && read(failed[0], &err, sizeof err) == sizeof err) {
+		waitpid(*pid, NULL, 0);
+		err = -err;
+	}
+	close(failed[0]);
+	if (err)
+		close(out[0]);
+	return err ? err : out[0];
+}
+
+/* ---- the console -------------------------------------------------------------------------------------------------- */
+
+struct console {
+	const struct bench *b;
+	struct sample *s;
+	double began;
+	bool verdict;		/* the workload said how it went */
+	char line[512];
+	size_t len;
+	char last[200];		/* line that is not empty: why a run failed */
+};
+
+static void fail(struct sample *s, const char *why)
+{
+	if (!*s->why)
+		snprintf(s->why, sizeof s->why, "%.255s", why);
+	s->ok = false;
+}
+
+static void console_line(struct console *c)
+{
+	struct sample *s = c->s;
+	const char *line = c->line;
+	struct reading r = { .units = 0 };
+
+	c->line[c->len] = 0;
+	c->len = 0;
+	if (!*line)
+		return;
+	snprintf(c->last, sizeof c->last, "%.199s", line);
+	if (sscanf(line, "UMBRA-RESULT ok %19s", s->digest) == 1)
+		c->verdict = true;
+	else if (!strncmp(line, "UMBRA-RESULT FAIL", 17))
+		fail(s, line);
+	else if (c->b->job->parse(line, (now_s() - c->began) * 1e9, &r)) {
+		if (s->nr_cases < BENCH_CASES)
+			s->cases[s->nr_cases++] = r;
+		else
+			fail(s, "more measurements than expected");
+	}
+}
+
+static void console_bytes(struct console *c, const char *p, size_t n)
+{
+	for (; n--; p++) {
+		if (*p == '\n')
+			console_line(c);
+		else if (*p != '\r' && c->len < sizeof c->line - 1)
+			c->line[c->len++] = *p;
+	}
+}
+
+/* Reads until the end of the output, or kills what is still running after the job's time. */
+static void console_read(struct console *c, int fd, pid_t pid)
+{
+	double end = c->began + c->b->job->timeout_s + 10;	/* umbra's own comes first */
+	char buf[4096];
+	ssize_t n;
+
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		double left = end - now_s();
+
+		if (left <= 0 || *c->b->stop) {
+			fail(c->s, left <= 0 ? "still running when its time was over" : "stopped");
+			kill(pid, SIGKILL);
+			break;
+		}
+		if (poll(&p, 1, left * 1e3 + 1) <= 0)
+			continue;
+		n = read(fd, buf, sizeof buf);
+		if (n <= 0)
+			break;
+		console_bytes(c, buf, n);
+	}
+	if (c->len)
+		console_line(c);
+}
+
+/* ---- counters ----------------------------------------------------------------------------------------------------- */
+
+double json_number_at(const json_t *o, const char *path)
+{
+	char name[64];
+
+	while (o && *path) {
+		size_t len = strcspn(path, ".");
+
+		if (len >= sizeof name)
+			return NAN;
+		memcpy(name, path, len);
+		name[len] = 0;
+		o = json_object_get(o, name);
+		path += len + (path[len] == '.');
+	}
+	return json_is_number(o) ? json_number_value(o) : NAN;
+}
+
+/* The intervals that the guest marked belong to the lines it printed, in order. */
+static void take_counters(const struct bench *b, struct sample *s, const char *path)
+{
+	json_error_t error;
+	json_t *mark, *counted;
+	unsigned n = 0;
+	size_t i;
+
+	s->report = json_load_file(path, 0, &error);
+	if (!s->report) {
+		fail(s, "umbra wrote no counters that can be read");
+		return;
+	}
+	json_array_foreach(json_object_get(s->report, "marks"), i, mark) {
+		if (json_number_at(mark, "id") != (b->job->from_boot ? MARK_BOOT : MARK_END))
+			continue;
+		counted = b->job->from_boot ? mark : json_object_get(mark, "since_previous");
+		if (counted && n < s->nr_cases)
+			s->counted[n] = json_incref(counted);
+		n++;
+	}
+	if (n != s->nr_cases)
+		fail(s, "the guest's marks do not match what it printed");
+}
+
+/* ---- a sample ----------------------------------------------------------------------------------------------------- */
+
+static int run(const struct bench *b, struct command *c, bool native, struct sample *s, int *status)
+{
+	struct console console = { .b = b, .s = s, .began = now_s() };
+	pid_t pid = -1;
+	int fd = start(c, native, &pid);
+
+	if (fd < 0) {
+		snprintf(s->why, sizeof s->why, "%s: %s", c->argv[0], strerror(-fd));
+		return fd == -ENOENT || fd == -EACCES ? -EOPNOTSUPP : fd;
+	}
+	console_read(&console, fd, pid);
+	close(fd);
+	while (waitpid(pid, status, 0) < 0 && errno == EINTR)
+		;
+	s->wall_s = now_s() - console.began;
+	if (*status && !*s->why)
+		snprintf(s->why, sizeof s->why, "%s %d: %s", WIFEXITED(*status) ? "exit code" : "signal",
+			 WIFEXITED(*status) ? WEXITSTATUS(*status) : WTERMSIG(*status), console.last);
+	else if (!console.verdict || !s->nr_cases)
+		fail(s, "it ended without a measurement");
+	s->ok = !*s->why;
+	return 0;
+}
+
+int sample_take(const struct bench *b, unsigned nr, struct sample *s)
+{
+	const struct mode *mode = &b->modes.at[nr];
+	char stats[] = "/tmp/umbra-bench.XXXXXX";
+	struct command c = { .argc = 0 };
+	int fd, r, status = 0;
+
+	switch (mode->kind) {
+	case MODE_NATIVE:
+		if (b->job->from_boot) {
+			snprintf(s->why, sizeof s->why, "%s has no native form", b->job->name);
+			return -EOPNOTSUPP;
+		}
+		native_command(b, &c);
+		return run(b, &c, true, s, &status);
+	case MODE_TCG:
+		tcg_command(b, &c);
+		return run(b, &c, false, s, &status);
+	case MODE_UMBRA:
+		break;
+	}
+
+	fd = mkostemp(stats, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	r = umbra_command(b, mode, stats, &c);
+	if (!r)
+		r = run(b, &c, false, s, &status);
+	if (!r && WIFEXITED(status) && WEXITSTATUS(status) == NO_HOST)
+		r = -EOPNOTSUPP;
+	else if (!r && s->ok)
+		take_counters(b, s, stats);
+	unlink(stats);
+	return r;
+}
+
+void sample_release(struct sample *s)
+{
+	for (unsigned i = 0; i < s->nr_cases; i++)
+		json_decref(s->counted[i]);
+	json_decref(s->report);
+}
