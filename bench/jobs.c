@@ -70,7 +70,7 @@ static const struct job jobs[] = {
 		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,tcg",
 	}, {
 		.name = "spin", .what = "an integer loop: user code alone", .unit = "million steps",
-		.arg = JOB_COUNT, .count = 500, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,
+		.arg = JOB_COUNT, .count = 200, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,
 		.modes = "shim,native,tcg",
 	},
 };
