@@ -3,6 +3,7 @@
  *
  * The table says which instructions there are and who may execute them; the handlers are in emulate_*.c.
  */
+#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 #include <x86intrin.h>
@@ -204,7 +205,7 @@ static struct code code_segment(struct vcpu *v)
 	return (struct code){ .base = (d >> 16 & 0xffffff) | (d >> 56) << 24, .wide = d >> 54 & 1 };
 }
 
-static enum emul_step decode(struct vcpu *v, struct emul_insn *in)
+int emul_decode(struct vcpu *v, struct emul_insn *in, uint64_t *fault)
 {
 	struct code c = code_segment(v);
 	uint64_t at = c.long_mode ? v->regs.r.rip : (uint32_t)(c.base + v->regs.r.rip);
@@ -213,8 +214,10 @@ static enum emul_step decode(struct vcpu *v, struct emul_insn *in)
 	ZyanStatus s;
 	size_t got;
 
+	if (fault)
+		*fault = at;
 	if (guest_fetch(v, at, bytes, sizeof bytes, &got))
-		return emul_page_fault(v, at, MMU_PF_FETCH);
+		return -EFAULT;
 	if (c.long_mode)
 		ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	else if (c.wide)
@@ -222,12 +225,27 @@ static enum emul_step decode(struct vcpu *v, struct emul_insn *in)
 	else
 		ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
 	s = ZydisDecoderDecodeFull(&d, bytes, got, &in->i, in->op);
-	if (s == ZYDIS_STATUS_NO_MORE_DATA && got < sizeof bytes)
-		return emul_page_fault(v, at + got, MMU_PF_FETCH);
-	if (!ZYAN_SUCCESS(s))
-		return STEP_REFUSE;
+	if (s == ZYDIS_STATUS_NO_MORE_DATA && got < sizeof bytes) {
+		if (fault)
+			*fault = at + got;
+		return -EFAULT;
+	}
 	in->long_mode = c.long_mode;
-	return STEP_RETIRE;
+	return ZYAN_SUCCESS(s) ? 0 : -EINVAL;
+}
+
+static enum emul_step decode(struct vcpu *v, struct emul_insn *in)
+{
+	uint64_t fault;
+
+	switch (emul_decode(v, in, &fault)) {
+	case 0:
+		return STEP_RETIRE;
+	case -EFAULT:
+		return emul_page_fault(v, fault, MMU_PF_FETCH);
+	default:
+		return STEP_REFUSE;
+	}
 }
 
 /* Past an instruction of `length` bytes; a single-stepped one traps now, as it would have on a processor. */

@@ -207,6 +207,8 @@ void vmm_host_probe(struct vmm_host *host)
 	host->nodes = count_list("/sys/devices/system/node/online");
 	host->memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 	host->fsgsbase = host_cpu_flag("fsgsbase");
+	/* A hypervisor below may lose them: kvm_amd under QEMU's emulation does. */
+	host->breakpoints = (host->kind == VMM_HOST_VTX || host->kind == VMM_HOST_SVM) && !host_cpu_flag("hypervisor");
 	host->tsc_constant = host_cpu_flag("constant_tsc") && host_cpu_flag("nonstop_tsc");
 }
 

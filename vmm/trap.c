@@ -159,12 +159,18 @@ static void general_protection(struct vcpu *v, const struct gate_exit *e)
 	bounce_trap(v, VEC_GP, e->error_code, true);
 }
 
+static bool in_shim(const struct vcpu *v)
+{
+	return shim_on(v->vm) && v->regs.r.rip >= SHIM_VA && v->regs.r.rip < SHIM_VA + SHIM_CODE_PAGES * 4096;
+}
+
 static void debug(struct vcpu *v, unsigned vector)
 {
 	v->counters.exits.debug++;
-	if (vector == VEC_DB)
-		xen_debugregs_save(v);
-	bounce_trap(v, vector, 0, false);
+	if (vector == VEC_BP)
+		bounce_trap(v, VEC_BP, 0, false);
+	else if (!in_shim(v))		/* a stepped kernel sees none of the shim's instructions */
+		debugreg_trap(v);
 }
 
 static void other(struct vcpu *v, const struct gate_exit *e)
@@ -187,7 +193,7 @@ static void other(struct vcpu *v, const struct gate_exit *e)
 
 void trap_exception(struct vcpu *v, const struct gate_exit *e)
 {
-	if (e->vector != VEC_PF && shim_busy(v)) {
+	if (e->vector != VEC_PF && e->vector != VEC_DB && shim_busy(v)) {
 		v->counters.exits.exception++;
 		return shim_abort(v);
 	}

@@ -180,10 +180,12 @@ void *vcpu_thread(void *arg)
 			else
 				v->recheck = vm_now(v->vm) + EVENT_RECHECK_NS;
 		}
+		debugreg_before_run(v);
 		xen_timer_arm(v);
 		shim_sync_out(v);
 		vcpu_enter(v, &e);
 		shim_sync_in(v);
+		debugreg_after_run(v, &e);
 		trace_exit(v, &e);
 		handle(v, &e);
 	}

@@ -41,6 +41,15 @@ enum vcpu_state {
 	VCPU_MID_GATE,			/* at ring 0, between two gates: run again as it is */
 };
 
+/* A guest instruction run under TF because a breakpoint may fire on it (debugreg.c). */
+struct debug_step {
+	bool on;			/* TF in regs is ours ... */
+	bool done;			/* ... and has trapped */
+	bool pushes_flags, loads_flags;	/* what the instruction is */
+	uint64_t rip, flags;		/* before it; flags as the guest has them */
+	uint64_t hits;			/* DR6 bits of the breakpoints on what it touches */
+};
+
 struct exit_record {			/* one line of the exit trace ring */
 	uint64_t tsc;
 	uint64_t rip, info;		/* info: CR2, hypercall number, port ... by kind */
@@ -80,6 +89,7 @@ struct vcpu {
 	uint64_t cr0, cr4;		/* as the guest sees them */
 	uint64_t xcr0;
 	uint64_t debugreg[8];
+	struct debug_step step;
 	unsigned iopl;			/* 0-3 */
 	gva_t iobmp;			/* I/O permission bitmap, in the kernel space ... */
 	unsigned iobmp_ports;		/* ... covers so many ports; 0: none */
@@ -256,6 +266,13 @@ void bounce_trap(struct vcpu *v, unsigned vector, uint32_t error_code, bool has_
 void bounce_syscall(struct vcpu *v);
 bool bounce_event(struct vcpu *v);	/* delivers a pending upcall if the guest takes one now */
 
+/* ---- debugreg.c: breakpoints ------------------------------------------------------------------------------------------- */
+/* Around vcpu_enter(): set and take away what stepping needs. The first may deliver #DB. */
+void debugreg_before_run(struct vcpu *v);
+void debugreg_after_run(struct vcpu *v, const struct gate_exit *e);
+/* The processor raised #DB: delivers it if it is the guest's. */
+void debugreg_trap(struct vcpu *v);
+
 /* ---- emulate.c --------------------------------------------------------------------------------------------------------- */
 enum emulated { EMUL_DONE, EMUL_NOT_OURS, EMUL_FAULT };
 /* Emulates the instruction at rip if it is one that a PV kernel may execute. */
@@ -280,8 +297,7 @@ xen_handler_fn xen_set_trap_table, xen_mmu_update, xen_set_gdt, xen_stack_switch
 /* XENFEAT bits this VM offers (submap 0). */
 uint32_t xen_features(const struct vm *vm);
 long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6]);
-/* Debug registers and CR0.TS between v and the processor. */
-void xen_debugregs_save(struct vcpu *v);
+/* CR0.TS is off, in the guest's view and the processor's. */
 void xen_fpu_restore(struct vcpu *v);
 /* The kernel's root table becomes `l4`. 0 or -EINVAL, Xen's errno. */
 int xen_new_baseptr(struct vcpu *v, gfn_t l4);

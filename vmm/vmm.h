@@ -75,6 +75,7 @@ struct vmm_host {
 	int second_level;		/* 1: EPT/NPT on, 0: off, -1: KVM has none (PVM) or it cannot be told */
 	bool sync_regs, immediate_exit, stats_fd;
 	bool fsgsbase;			/* ring 3 may write FS and GS base */
+	bool breakpoints;		/* a guest's debug registers work: known of VT-x and SVM on bare metal only */
 	int max_vcpus;
 	char kernel[96], cpu[64];
 	unsigned cpus, nodes;

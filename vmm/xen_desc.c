@@ -1,11 +1,10 @@
 /*
- * xen_desc.c - descriptor tables, handlers, stacks, segment bases, the FPU flag, debug registers, and the return from the
- * guest kernel. GDT and LDT are copied into the monitor's memory, entry by checked entry: the guest may scribble over its
- * own frames as it likes.
+ * xen_desc.c - descriptor tables, handlers, stacks, segment bases, the FPU flag, and the return from the guest kernel.
+ * GDT and LDT are copied into the monitor's memory, entry by checked entry: the guest may scribble over its own frames as
+ * it likes.
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "vmm/vm.h"
 
@@ -224,7 +223,7 @@ long xen_set_segment_base(struct vcpu *v, const uint64_t a[6])
 	}
 }
 
-/* ---- FPU flag, debug registers ---------------------------------------------------------------------------------------- */
+/* ---- FPU flag ---------------------------------------------------------------------------------------------------------- */
 
 static void set_ts(struct vcpu *v, bool on)
 {
@@ -245,58 +244,6 @@ long xen_fpu_taskswitch(struct vcpu *v, const uint64_t a[6])
 void xen_fpu_restore(struct vcpu *v)
 {
 	set_ts(v, false);
-}
-
-static int debugregs_load(struct vcpu *v)
-{
-	struct kvm_debugregs d = { .dr6 = v->debugreg[6], .dr7 = v->debugreg[7] };
-
-	memcpy(d.db, v->debugreg, sizeof d.db);
-	return ioctl(v->fd, KVM_SET_DEBUGREGS, &d) < 0 ? -errno : 0;
-}
-
-void xen_debugregs_save(struct vcpu *v)
-{
-	struct kvm_debugregs d;
-
-	if (ioctl(v->fd, KVM_GET_DEBUGREGS, &d) == 0)
-		v->debugreg[6] = d.dr6;
-}
-
-/* Rules of Xen's set_debugreg(): breakpoints only in the guest's own half, no general detect, no I/O breakpoints. */
-long xen_set_debugreg(struct vcpu *v, const uint64_t a[6])
-{
-	uint64_t n = a[0], val = a[1];
-
-	switch (n) {
-	case 0 ... 3:
-		if (!canonical(val) || (val >= 0xffff800000000000 && val < 0xffff880000000000))
-			return -EPERM;
-		break;
-	case 6:
-		if (val >> 32)
-			return -EPERM;
-		val = (val & 0xe00f) | 0xffff0ff0;
-		break;
-	case 7:
-		if (val >> 32 || val & 0x2000)		/* GD: traps every access to a debug register */
-			return -EPERM;
-		val = (val & 0xffff03ff) | 0x400;
-		for (unsigned i = 0; i < 4; i++)
-			if ((val >> (16 + i * 4) & 3) == 2)
-				return -EPERM;
-		break;
-	default:
-		return -ENODEV;
-	}
-	v->debugreg[n] = val;
-	/* Only DR7 arms anything; DR6 has to reach the processor because it accumulates there. */
-	return n >= 6 || (v->debugreg[7] & 0xff) ? debugregs_load(v) : 0;
-}
-
-long xen_get_debugreg(struct vcpu *v, const uint64_t a[6])
-{
-	return a[0] < 8 && a[0] != 4 && a[0] != 5 ? (long)v->debugreg[a[0]] : -ENODEV;
 }
 
 /* ---- return from the guest kernel --------------------------------------------------------------------------------------- */
