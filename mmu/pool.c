@@ -39,10 +39,12 @@ void pool_give(struct mmu *mmu, uint32_t page)
 /* ---- reclaim --------------------------------------------------------------------------------------------------- */
 
 /*
- * A clock: a page that was used since the hand came by last is passed once. Rising willingness: leaf tables and what
- * nobody links, then any cold table, then anything but loaded roots.
+ * A clock: a page that was used since the hand came by last is passed once. All levels alike: a guest with many processes
+ * has more tables above its leaf tables than such ones, and if those of sleeping processes stayed, the few leaf tables
+ * that one instruction needs would evict each other for ever. Dropping an upper table keeps the tables below: they are
+ * found again by their key, and age on their own if not.
  */
-enum { TAKE_LEAVES, TAKE_LEAVES_AGAIN, TAKE_COLD, TAKE_ANY, TAKE_LEVELS };
+#define SWEEPS	3u	/* the first may find all used, the second what is not used since; the third takes anything */
 
 static bool on_path(const struct mmu_cpu *cpu, uint32_t page)
 {
@@ -54,24 +56,13 @@ static bool on_path(const struct mmu_cpu *cpu, uint32_t page)
 	return false;
 }
 
-/* A guess without locks: zap_page() looks again. */
-static bool may_take(const struct mmu_cpu *cpu, uint32_t page, const struct shadow_key *key, unsigned willing)
+/* A guess without locks: reclaim_page() looks again. */
+static bool may_take(const struct mmu_cpu *cpu, uint32_t page, const struct shadow_key *key, bool any)
 {
 	const struct spage *p = &cpu->mmu->pages[page];
-	bool used = __atomic_load_n(&p->used, __ATOMIC_RELAXED);
 
-	if (__atomic_load_n(&p->refs, __ATOMIC_RELAXED) || on_path(cpu, page) || key->gfn == cpu->keep_gfn)
-		return false;
-	switch (willing) {
-	case TAKE_LEAVES:
-	case TAKE_LEAVES_AGAIN:
-		return !used && (key->level == 1 ||
-				 (key->level < MMU_LEVELS && !__atomic_load_n(&p->parents, __ATOMIC_RELAXED)));
-	case TAKE_COLD:
-		return !used;
-	default:
-		return true;
-	}
+	return !__atomic_load_n(&p->refs, __ATOMIC_RELAXED) && !on_path(cpu, page) && key->gfn != cpu->keep_gfn &&
+	       (any || !__atomic_load_n(&p->used, __ATOMIC_RELAXED));
 }
 
 /* The key of a page that may change hands at any time; false: it is not in use. */
@@ -86,7 +77,7 @@ static bool read_key(const struct mmu *mmu, uint32_t page, struct shadow_key *ke
 	return page_alive(p, *gen);
 }
 
-static bool reclaim_page(struct mmu_cpu *cpu, uint32_t page, unsigned willing)
+static bool reclaim_page(struct mmu_cpu *cpu, uint32_t page, bool any)
 {
 	struct mmu *mmu = cpu->mmu;
 	struct shadow_key key;
@@ -94,7 +85,7 @@ static bool reclaim_page(struct mmu_cpu *cpu, uint32_t page, unsigned willing)
 	uint32_t gen;
 	bool took = false;
 
-	if (!read_key(mmu, page, &key, &gen) || !may_take(cpu, page, &key, willing)) {
+	if (!read_key(mmu, page, &key, &gen) || !may_take(cpu, page, &key, any)) {
 		__atomic_store_n(&mmu->pages[page].used, 0, __ATOMIC_RELAXED);
 		return false;
 	}
@@ -114,16 +105,16 @@ void pool_make_room(struct mmu_cpu *cpu)
 {
 	struct mmu *mmu = cpu->mmu;
 	uint32_t n, hand, need, have = __atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED);
-	unsigned willing;
+	unsigned sweep;
 
 	have += cpu->owed_pages + cpu->owed_drained;
 	if (have >= mmu->reserve)
 		return;
 	need = mmu->reserve - have;
-	for (willing = 0; willing < TAKE_LEVELS && need; willing++) {
+	for (sweep = 0; sweep < SWEEPS && need; sweep++) {
 		for (n = 0; n < mmu->cfg.pool_pages && need; n++) {
 			hand = __atomic_fetch_add(&mmu->reclaim_hand, 1, __ATOMIC_RELAXED) % mmu->cfg.pool_pages;
-			if (reclaim_page(cpu, hand, willing))
+			if (reclaim_page(cpu, hand, sweep == SWEEPS - 1))
 				need--;
 		}
 	}
