@@ -26,10 +26,12 @@ selftest() {	# $1: label, rest: options
 }
 selftest ""
 check "--stats after a run" "no end in it" grep -q '"schema"' "$tmp/stats.json"
-for mode in "--fill=eager --prefetch=xen32" "--prefetch=kvm8 --large=off" "--shadow-pages=256 --fill=eager --prefetch=16"; do
+for mode in "--fill=eager --prefetch=xen32 --audit=1" "--shadow-pages=512 --large=off --prefetch=kvm8"; do
 	# shellcheck disable=SC2086
 	selftest "$mode" $mode
 done
+debian -q -p umbra.run=forks=10 --expect '^UMBRA-RESULT ok' --shadow-pages=160
+check "160 shadow pages are enough, if not fast" "exit status $status" test "$status" = 0
 
 # ---- an idle guest --------------------------------------------------------------------------------------------------------
 ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
@@ -64,6 +66,7 @@ echo "status=\$?"
 [ "\$before" = "\$(stty -g)" ] && echo terminal=same || echo terminal=changed
 SESSION
 script -qfec "bash $tmp/session" "$log" >/dev/null 2>&1 <"$tmp/keys" &
+session=$!
 exec 7>"$tmp/keys"
 show=("$log")
 shell() {	# $1: name, $2: keys, $3: what has to come back, a regex
@@ -90,4 +93,5 @@ else
 	not_ok "shell" "no shell" "$log"
 fi
 exec 7>&-
+wait_until 5 test ! -d "/proc/$session"
 finish

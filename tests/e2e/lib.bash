@@ -13,6 +13,7 @@ tmp=$(mktemp -d)
 cleanup() {
 	local job
 	for job in $(jobs -p); do
+		disown "$job" 2>/dev/null	# no word about it
 		kill -9 "$job" 2>/dev/null
 	done
 	rm -rf "$tmp"
