@@ -33,8 +33,8 @@ struct program;
 struct program *program_create(struct world *w, struct world_cpu **cpus, unsigned nr_cpus,
 			       const struct program_options *opt);
 void program_run(struct program *p, uint64_t steps);
-/* Single steps for written tests, kicks done, checked alike. An access ends with the last verdict a fault of it got (MMU_SPURIOUS:
- * it took none); MMU_AGAIN: gave up because of a frame being moved. */
+/* Single steps for written tests, kicks done, checked alike. An access ends with the last verdict a fault of it got
+ * (MMU_SPURIOUS: it took none); MMU_AGAIN: gave up because of a frame being moved. */
 enum mmu_verdict program_access(struct program *p, enum mmu_mode mode, uint64_t va, uint32_t access);
 void program_update(struct program *p, uint64_t gfn, unsigned index, uint64_t gpte);
 void program_pin(struct program *p, uint64_t gfn, unsigned level);

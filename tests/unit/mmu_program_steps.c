@@ -147,7 +147,7 @@ static void step_invlpg(struct program *p)
 	invlpg(p, some_va(p));
 }
 
-/* What Linux does to change a mapping in use: the leaf entry is written through the read-only linear map, then flushed. */
+/* How Linux changes a mapping in use: its leaf entry is written through the read-only linear map, then flushed. */
 static void step_direct_write(struct program *p)
 {
 	enum mmu_mode mode = below(p, 2);
@@ -171,6 +171,31 @@ static void step_direct_write(struct program *p)
 		step_flush(p);
 	}
 	program_access(p, mode, va, some_access(p));
+}
+
+/* A leaf table that was written a moment ago gets linked at a second place: nothing stale may show there. */
+static void step_relink(struct program *p)
+{
+	enum mmu_mode mode = below(p, 2);
+	uint64_t va = some_va(p), there = some_va(p), l4 = p->cpu->l4[mode];
+	const struct model_step *last, *upper;
+	struct model_walk walk, to;
+
+	if (p->cpu->cr3[mode] == MODEL_NONE)
+		return;
+	program_access(p, mode, va, 0);
+	model_walk(p->m, l4, mode, va, 0, &walk);
+	model_walk(p->m, l4, mode, there, 0, &to);
+	last = &walk.path[walk.depth - 1];
+	upper = &to.path[2];
+	if (walk.depth < 4 || to.depth < 3 || last->gfn - p->opt.base >= PROG_RANGE || upper->gfn == p->moving ||
+	    is_linear(p, upper->gfn, upper->index) || upper->gfn - p->opt.base >= PROG_RANGE)
+		return;
+	program_access(p, MMU_KERNEL, linear_va(p, last->gfn, last->index), MMU_PF_W);
+	program_update(p, upper->gfn, upper->index, last->gfn << 12 | MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A);
+	there &= ~(511ull << 12);
+	program_access(p, mode, there | (uint64_t)some_index(p, 1) << 12, 0);
+	program_access(p, mode, there | (va & 511ull << 12), 0);
 }
 
 static void step_load(struct program *p)
@@ -460,6 +485,7 @@ static const struct {
 	{ .weight = 400, .step = step_access },
 	{ .weight = 160, .step = step_update },
 	{ .weight =  80, .step = step_direct_write },
+	{ .weight =  30, .step = step_relink },
 	{ .weight =  40, .step = step_flush },
 	{ .weight =  40, .step = step_invlpg },
 	{ .weight =  35, .step = step_load },

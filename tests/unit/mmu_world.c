@@ -423,7 +423,8 @@ struct leaf_visit {
 	void *arg;
 };
 
-static void visit_table(struct leaf_visit *v, uint64_t table, unsigned level, uint64_t va, const struct soft_walk *above)
+static void visit_table(struct leaf_visit *v, uint64_t table, unsigned level, uint64_t va,
+			const struct soft_walk *above)
 {
 	unsigned i;
 

@@ -211,13 +211,19 @@ static void test_link_of_unsync_table(void **state)
 
 	program_update(r.p, L1, 100, (uint64_t)L1 << 12 | (LEAF & ~MMU_PTE_W));
 	program_pin(r.p, L1, 1);
+	/* One write beforehand: from now on the kernel has the same shadow of L1 for both uses. */
+	assert_int_equal(program_access(r.p, MMU_KERNEL, VA(100) + 8 * 200, MMU_PF_W), MMU_PTWRITE);
+	mmu_flush(r.cpu->cpu);
+	program_kick(r.p);
 	for (i = 0; i < 64; i++)
 		program_access(r.p, MMU_KERNEL, VA(i), 0);
-	/* Stale now, at the old address: all 64, by one word each; what is stored there is up to the program. */
-	for (i = 0; i < 64; i++)
+	/* Stale now, at the old address: what is stored there has P=0. */
+	for (i = 0; i < 32; i++)
 		program_access(r.p, MMU_KERNEL, VA(100) + 8 * i, MMU_PF_W);
 	program_check(r.p);
 	program_update(r.p, L2, 5, (uint64_t)L1 << 12 | LINK);
+	program_check(r.p);
+	assert_true(program_access(r.p, MMU_KERNEL, (5ull << 21) + VA(63), 0) <= MMU_SPURIOUS);
 	program_check(r.p);
 	for (i = 0; i < 64; i++)
 		program_access(r.p, MMU_KERNEL, (5ull << 21) + VA(i), 0);
