@@ -189,7 +189,8 @@ static void step_relink(struct program *p)
 	last = &walk.path[walk.depth - 1];
 	upper = &to.path[2];
 	if (walk.depth < 4 || to.depth < 3 || last->gfn - p->opt.base >= PROG_RANGE || upper->gfn == p->moving ||
-	    is_linear(p, upper->gfn, upper->index) || upper->gfn - p->opt.base >= PROG_RANGE)
+	    is_linear(p, upper->gfn, upper->index) || upper->gfn - p->opt.base >= PROG_RANGE ||
+	    !level_of(p, upper->gfn))	/* data, which another thread may be moving */
 		return;
 	program_access(p, MMU_KERNEL, linear_va(p, last->gfn, last->index), MMU_PF_W);
 	program_update(p, upper->gfn, upper->index, last->gfn << 12 | MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A);
