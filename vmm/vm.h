@@ -85,6 +85,8 @@ struct vcpu {
 	uint64_t cr3;			/* what the processor has */
 	uint64_t gs_base[2], fs_base;	/* [enum mmu_mode]; read back at every exit for the mode that ran */
 	bool need_bases;		/* fs_base or gs_base[mode] differ from the processor's */
+	uint16_t gs_entered;		/* %gs when the guest was last entered */
+	bool gs_vanished;		/* ... and a PVM host lost it: the fault that is being handled may come of that */
 	int gs_selector;		/* to be loaded into %gs at the next resume, -1: none */
 	uint64_t cr0, cr4;		/* as the guest sees them */
 	uint64_t xcr0;
@@ -121,7 +123,8 @@ struct vcpu {
 	uint64_t poll_deadline;
 	uint64_t period, next_period;	/* ns */
 	uint64_t armed;			/* system time before which `timer` cannot fire, 0: not set */
-	struct vcpu_time_info time;	/* as last published */
+	struct vcpu_time_info time;	/* as last published ... */
+	uint32_t time_anchor;		/* ... by this vm->clock.seq */
 	bool up;
 
 	/* the monitor's side */
@@ -153,6 +156,13 @@ struct vm {
 	struct shared_info *shared;
 	uint64_t start_ns;		/* CLOCK_MONOTONIC when the guest's system time was 0 */
 	uint64_t tsc_khz, tsc_start;
+	struct {			/* system time by the TSC where that is not constant; vCPU 0 writes */
+		_Atomic uint32_t seq;	/* odd: being written */
+		uint64_t tsc, ns;	/* the anchor ... */
+		uint64_t host_ns;	/* ... and CLOCK_MONOTONIC then */
+		uint32_t mul;
+		int8_t shift;
+	} clock;
 	struct kvm_cpuid2 *cpuid;	/* what the guest sees */
 	struct evtchn *evtchn;
 	struct console *console;
