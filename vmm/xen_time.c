@@ -3,7 +3,8 @@
  *
  * System time is ns since the guest started and comes from the TSC by the very formula that the guest uses (struct
  * vcpu_time_info), so that a deadline it names means the same here. With a constant TSC the anchor never moves and the
- * guest may read the clock in user mode (XEN_PVCLOCK_TSC_STABLE_BIT); else the anchor follows CLOCK_MONOTONIC.
+ * guest may read the clock in user mode (XEN_PVCLOCK_TSC_STABLE_BIT). Else the TSC is measured against CLOCK_MONOTONIC and
+ * the formula follows it every second, by rate: time never goes back, nor does a deadline come early.
  *
  * A running vCPU is interrupted by a POSIX timer that signals its thread; a blocked one sleeps in ppoll() with a
  * timeout (xen_sched.c). The POSIX timer is left alone while it will fire no later than needed: guests push deadlines
@@ -21,9 +22,12 @@
 #define NS_PER_S	1000000000ull
 #define TICK_NS		10000000ull	/* PV guests start with a 100 Hz ticker (xen/arch/x86/pv/domain.c) */
 #define ANCHOR_NS	NS_PER_S	/* how often an unstable clock is anchored anew */
+#define CATCH_UP_NS	(NS_PER_S / 10)	/* an error up to this is made good in one period, a larger lag by a jump */
 #define STALE_SHIFT	50		/* a deadline 2^50 ns away is a guest's overflow (Xen: do_set_timer_op) */
-/* CLOCK_MONOTONIC may be slewed by 500 ppm (adjtimex(2)): by how much a timer may be early, as a shift. */
+/* By how much a timer may be early, as a shift: CLOCK_MONOTONIC may be slewed by 500 ppm (adjtimex(2)), and an unstable
+ * clock of ours runs up to CATCH_UP_NS in ANCHOR_NS beside it. */
 #define SLEW_SHIFT	10
+#define UNSTABLE_SHIFT	3
 
 /* ---- the clock ------------------------------------------------------------------------------------------------ */
 
@@ -35,16 +39,14 @@ static uint64_t monotonic_ns(void)
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
+static uint64_t host_now(const struct vm *vm)
+{
+	return monotonic_ns() - vm->start_ns;
+}
+
 static bool clock_stable(const struct vm *vm)
 {
 	return vm->host.tsc_constant && vm->tsc_khz;
-}
-
-uint64_t vm_now(const struct vm *vm)
-{
-	if (!clock_stable(vm))
-		return monotonic_ns() - vm->start_ns;
-	return time_scale_ns(time_scale_from_khz(vm->tsc_khz), __rdtsc() - vm->tsc_start);
 }
 
 /* Other processors see our stores in program order (SDM vol. 3A, 8.2.2): the compiler has to keep it, too. */
@@ -62,21 +64,84 @@ static void store_time(struct vcpu_time_info *to, struct vcpu_time_info t)
 	__atomic_store_n(&to->version, t.version, __ATOMIC_SEQ_CST);
 }
 
+/* The formula in force. */
+struct anchor {
+	uint64_t tsc, ns;
+	struct time_scale scale;
+	uint32_t seq;
+};
+
+static struct anchor clock_anchor(const struct vm *vm)
+{
+	struct anchor a;
+
+	if (clock_stable(vm))
+		return (struct anchor){ .tsc = vm->tsc_start, .scale = time_scale_from_khz(vm->tsc_khz) };
+	do {
+		a.seq = atomic_load(&vm->clock.seq);
+		a.tsc = vm->clock.tsc;
+		a.ns = vm->clock.ns;
+		a.scale = (struct time_scale){ .mul = vm->clock.mul, .shift = vm->clock.shift };
+		atomic_thread_fence(memory_order_acquire);
+	} while (a.seq & 1 || a.seq != atomic_load(&vm->clock.seq));
+	return a;
+}
+
+static uint64_t anchor_ns(const struct anchor *a, uint64_t tsc)
+{
+	return a->ns + (tsc > a->tsc ? time_scale_ns(a->scale, tsc - a->tsc) : 0);
+}
+
+uint64_t vm_now(const struct vm *vm)
+{
+	struct anchor a = clock_anchor(vm);
+
+	return anchor_ns(&a, __rdtsc());
+}
+
+/* Anchors an unstable clock: it goes on from where it is, at a rate that meets CLOCK_MONOTONIC again in ANCHOR_NS. */
+static void clock_follow(struct vm *vm, bool first)
+{
+	struct anchor old = clock_anchor(vm);
+	uint64_t host = host_now(vm), tsc = __rdtsc(), ns = first ? host : anchor_ns(&old, tsc);
+	uint64_t khz = vm->tsc_khz ? vm->tsc_khz : NS_PER_S / 1000;
+	int64_t lag = host - ns;
+	struct time_scale s;
+
+	if (lag > (int64_t)CATCH_UP_NS) {	/* the host stood still, or the TSC did: nothing to measure */
+		ns = host;
+		lag = 0;
+	} else if (!first && tsc > old.tsc && host > vm->clock.host_ns) {
+		khz = (unsigned __int128)(tsc - old.tsc) * 1000000 / (host - vm->clock.host_ns);
+	}
+	if (lag < -(int64_t)CATCH_UP_NS)
+		lag = -(int64_t)CATCH_UP_NS;
+	khz = (unsigned __int128)khz * ANCHOR_NS / (ANCHOR_NS + lag);
+	s = time_scale_from_khz(khz ? khz : 1);
+
+	atomic_store(&vm->clock.seq, old.seq + 1);
+	atomic_thread_fence(memory_order_release);
+	vm->clock.tsc = tsc;
+	vm->clock.ns = ns;
+	vm->clock.host_ns = host;
+	vm->clock.mul = s.mul;
+	vm->clock.shift = s.shift;
+	atomic_store(&vm->clock.seq, old.seq + 2);
+}
+
 void xen_time_publish(struct vcpu *v)
 {
-	struct vm *vm = v->vm;
-	uint64_t khz = vm->tsc_khz ? vm->tsc_khz : NS_PER_S / 1000;
-	struct time_scale s = time_scale_from_khz(khz);
-	bool stable = clock_stable(vm);
+	struct anchor a = clock_anchor(v->vm);
 	uint32_t odd;
 
+	v->time_anchor = a.seq;
 	v->time = (struct vcpu_time_info){
 		.version = (v->time.version + 2) & ~1u,
-		.tsc_timestamp = stable ? vm->tsc_start : __rdtsc(),
-		.system_time = stable ? 0 : vm_now(vm),
-		.tsc_to_system_mul = s.mul,
-		.tsc_shift = s.shift,
-		.flags = stable ? XEN_PVCLOCK_TSC_STABLE_BIT : 0,
+		.tsc_timestamp = a.tsc,
+		.system_time = a.ns,
+		.tsc_to_system_mul = a.scale.mul,
+		.tsc_shift = a.scale.shift,
+		.flags = clock_stable(v->vm) ? XEN_PVCLOCK_TSC_STABLE_BIT : 0,
 	};
 	store_time(&atomic_load(&v->info)->time, v->time);
 	if (!v->time_va.a)
@@ -128,6 +193,8 @@ void xen_time_init(struct vcpu *v)
 
 			vm->tsc_khz = khz > 0 ? khz : 0;
 		}
+		if (!clock_stable(vm))
+			clock_follow(vm, true);
 		publish_wallclock(vm);
 	}
 	v->period = TICK_NS;
@@ -173,7 +240,11 @@ void xen_timer_expired(struct vcpu *v)
 	}
 	if (fire)
 		evtchn_raise_virq(v, VIRQ_TIMER);
-	if (!clock_stable(v->vm) && now - v->time.system_time >= ANCHOR_NS)
+	if (clock_stable(v->vm))
+		return;
+	if (v->id == 0 && host_now(v->vm) - v->vm->clock.host_ns >= ANCHOR_NS)
+		clock_follow(v->vm, false);
+	if (v->time_anchor != atomic_load(&v->vm->clock.seq))
 		xen_time_publish(v);
 }
 
@@ -204,7 +275,8 @@ void xen_timer_arm(struct vcpu *v)
 	if (!v->timer_made && !make_timer(v))
 		return;
 	left = next > now ? next - now : 1;
-	v->armed = next - (left >> SLEW_SHIFT);		/* until then it cannot have fired */
+	/* Until then it cannot have fired. */
+	v->armed = next - (left >> (clock_stable(v->vm) ? SLEW_SHIFT : UNSTABLE_SHIFT));
 	it.it_value.tv_sec = left / NS_PER_S;
 	it.it_value.tv_nsec = left % NS_PER_S;
 	timer_settime(v->timer, 0, &it, NULL);
