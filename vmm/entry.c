@@ -163,7 +163,6 @@ static void prepare(struct vcpu *v)
 	out->rip = GATE_VA + stub;
 	out->rflags = RFLAGS_FIXED;
 	run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-	v->gs_entered = run->s.regs.sregs.gs.selector;
 	if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS)
 		bases_into_sregs(v);
 	if (v->need_bases)
@@ -199,28 +198,10 @@ static void context_from_regs(struct vcpu *v)
 	v->regs.r = v->run->s.regs.regs;
 }
 
-/*
- * A PVM host that switches threads reloads %gs from its own GDT, where the guest's TLS and LDT selectors are not: the
- * selector, and in user mode the base, become 0. PV kernels load %gs by hypercall only, and user code hardly ever goes
- * back to a null selector, so a selector that vanished is put back; a fault it may have caused is not passed on.
- */
-static bool gs_lost(struct vcpu *v)
-{
-	const struct kvm_segment *gs = &v->run->s.regs.sregs.gs;
-
-	if (v->vm->host.kind != VMM_HOST_PVM || v->gs_entered < 4 || gs->selector || (v->mode == MMU_USER && gs->base))
-		return false;
-	v->gs_selector = v->gs_entered;
-	v->gs_vanished = v->mode == MMU_USER;
-	v->need_bases = true;
-	return true;
-}
-
 static void read_bases(struct vcpu *v)
 {
 	v->fs_base = v->run->s.regs.sregs.fs.base;
-	if (!gs_lost(v) || v->mode == MMU_KERNEL)
-		v->gs_base[v->mode] = v->run->s.regs.sregs.gs.base;
+	v->gs_base[v->mode] = v->run->s.regs.sregs.gs.base;
 	v->cr3 = v->run->s.regs.sregs.cr3;
 }
 

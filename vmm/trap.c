@@ -193,11 +193,6 @@ static void other(struct vcpu *v, const struct gate_exit *e)
 
 void trap_exception(struct vcpu *v, const struct gate_exit *e)
 {
-	if (v->gs_vanished && v->mode == MMU_USER && (e->vector == VEC_PF || e->vector == VEC_GP)) {
-		v->gs_vanished = false;		/* again, with %gs as it was; a fault of the guest's own comes back */
-		return;
-	}
-	v->gs_vanished = false;
 	if (e->vector != VEC_PF && e->vector != VEC_DB && shim_busy(v)) {
 		v->counters.exits.exception++;
 		return shim_abort(v);

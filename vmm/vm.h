@@ -85,8 +85,7 @@ struct vcpu {
 	uint64_t cr3;			/* what the processor has */
 	uint64_t gs_base[2], fs_base;	/* [enum mmu_mode]; read back at every exit for the mode that ran */
 	bool need_bases;		/* fs_base or gs_base[mode] differ from the processor's */
-	uint16_t gs_entered;		/* %gs when the guest was last entered */
-	bool gs_vanished;		/* ... and a PVM host lost it: the fault that is being handled may come of that */
+	unsigned gs_user_selector;	/* from SEGBASE_GS_USER_SEL; its base is looked up at the return to user mode, 0: none */
 	int gs_selector;		/* to be loaded into %gs at the next resume, -1: none */
 	uint64_t cr0, cr4;		/* as the guest sees them */
 	uint64_t xcr0;
@@ -159,7 +158,7 @@ struct vm {
 	struct {			/* system time by the TSC where that is not constant; vCPU 0 writes */
 		_Atomic uint32_t seq;	/* odd: being written */
 		uint64_t tsc, ns;	/* the anchor ... */
-		uint64_t host_ns;	/* ... and CLOCK_MONOTONIC then */
+		uint64_t host_ns;	/* ... and what CLOCK_MONOTONIC said, since start_ns */
 		uint32_t mul;
 		int8_t shift;
 	} clock;
@@ -312,6 +311,7 @@ void xen_fpu_restore(struct vcpu *v);
 /* The kernel's root table becomes `l4`. 0 or -EINVAL, Xen's errno. */
 int xen_new_baseptr(struct vcpu *v, gfn_t l4);
 long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries);
+void xen_user_gs(struct vcpu *v);
 
 /* time */
 void xen_time_init(struct vcpu *v);

@@ -198,6 +198,15 @@ static uint64_t selector_base(struct vcpu *v, unsigned sel)
 	return (d >> 16 & 0xffffff) | (d >> 56) << 24;
 }
 
+/* Before user mode is entered: the base of a selector that the kernel loaded for it. */
+void xen_user_gs(struct vcpu *v)
+{
+	/* A base set after the selector wins (SEGBASE_GS_USER). */
+	if (v->gs_user_selector && !v->gs_base[MMU_USER])
+		v->gs_base[MMU_USER] = selector_base(v, v->gs_user_selector);
+	v->gs_user_selector = 0;
+}
+
 long xen_set_segment_base(struct vcpu *v, const uint64_t a[6])
 {
 	switch (a[0]) {
@@ -215,7 +224,9 @@ long xen_set_segment_base(struct vcpu *v, const uint64_t a[6])
 		return 0;
 	case SEGBASE_GS_USER_SEL:
 		v->gs_selector = (a[1] & 0xffff) | ((a[1] & 0xffff) < 4 ? 0 : 3);
-		v->gs_base[MMU_USER] = selector_base(v, v->gs_selector);
+		v->gs_base[MMU_USER] = 0;
+		/* Linux asks for the selector before the LDT it is in: the base waits for the return to user mode. */
+		v->gs_user_selector = v->gs_selector;
 		v->need_bases = true;	/* loading the selector clobbers the kernel's base */
 		return 0;
 	default:
@@ -279,6 +290,7 @@ long xen_iret(struct vcpu *v, const uint64_t a[6])
 	info->evtchn_upcall_mask = !(c.rflags & 0x200);
 	if (user) {
 		v->counters.vcpu.irets++;
+		xen_user_gs(v);
 		vcpu_set_mode(v, MMU_USER);
 	}
 	return c.rax;
