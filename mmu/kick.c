@@ -259,7 +259,7 @@ void mmu_kick_done(struct mmu_cpu *cpu)
 	spin_unlock(&cpu->kick_lock);
 }
 
-/* The cpu goes away, and its processor with it: nothing is cached there any more. */
+/* The cpu goes away. By contract no processor that runs on still caches what it owes. */
 void kick_abandon(struct mmu_cpu *cpu)
 {
 	struct mmu_kick drop[64];

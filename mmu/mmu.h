@@ -110,6 +110,7 @@ void mmu_destroy(struct mmu *mmu);
 
 /* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM. Any thread. */
 int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
+/* The owner does the kicks first if any other processor still runs: what the cpu owes counts as done afterwards. */
 void mmu_cpu_destroy(struct mmu_cpu *cpu);
 
 /* ---- spaces --------------------------------------------------------------------------------------------------- */
