@@ -93,8 +93,8 @@ static double now_s(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-/* Output and messages come back in one pipe. PATH is the guest's, so that both find busybox alike; the workload's
- * peers are found by the PATH before. */
+/* Starts the program; returns the pipe that its output and messages come in, or -errno. guest_path: PATH is the guest's,
+ * so that looking for busybox costs the same. */
 static int start(const struct command *c, bool guest_path, pid_t *pid)
 {
 	int out[2], failed[2], in, err = 0;

@@ -22,7 +22,7 @@ static const struct column {
 	{ "hidden", "faults that only the shadow caused", { "+mmu.hidden" } },
 	{ "true", "faults for the guest", { "+mmu.true_faults" } },
 	{ "ptwrite", "writes to page tables", { "+mmu.pt_write" } },
-	{ "spurious", "faults on entries that were fine", { "+mmu.spurious" } },
+	{ "spur", "faults on entries that were fine", { "+mmu.spurious" } },
 	{ "kicks", "kick lists run", { "+counters.kick_rounds" } },
 };
 
