@@ -5,6 +5,7 @@ need_kvm
 
 make -s -C "$top" guests B="$UMBRA_BUILD" >"$tmp/make" 2>&1 || { not_ok "build of the tiny kernels" "make failed" "$tmp/make"; finish; }
 guests=$UMBRA_BUILD/guests
+seed=${SEED:-1}		# of everything random; another one now and then finds more
 
 # $1: kernel, $2: label of the mode, $3: command line, rest: options. One line per test of the kernel if $lines is set,
 # else one for all.
@@ -56,19 +57,19 @@ pvm=
 
 lines=1
 guest traps "" "$pvm"
-guest user "" ""
-guest mmu "" ""
+guest user "" "seed=$seed"
+guest mmu "" "seed=$seed"
 guest events "" "now=$(date +%s)"
 lines=
 guest traps-low "" "$pvm"
 guest user-page "" ""
-guest mmu-old "" "seed=2"
+guest mmu-old "" "seed=$((seed + 1))"
 guest events-high "" ""
 
 # kernel|options
 while IFS='|' read -r kernel options; do
 	# shellcheck disable=SC2086
-	guest "$kernel" "$options" "seed=$RANDOM $pvm" $options
+	guest "$kernel" "$options" "seed=$seed $pvm" $options
 done <<'MODES'
 mmu|--fill=eager
 mmu|--fill=eager --prefetch=kvm8
@@ -86,7 +87,7 @@ MODES
 
 # Hostile guests: whatever they do, the VMM ends with 0 or 3, in time, and says why.
 hostile() {	# $1: test, $2: label, rest: options
-	local test=$1 name="hostile $1${2:+ [$2]}" seed=$RANDOM
+	local test=$1 name="hostile $1${2:+ [$2]}"
 	shift 2
 	LIMIT=40 run -q -k "$guests/hostile.elf" -m 32M --timeout 20s -p "only=$test seed=$seed" "$@"
 	case $status in

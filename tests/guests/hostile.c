@@ -314,7 +314,8 @@ TEST(vcpu_info_becomes_a_table)
 	struct vcpu_register_vcpu_info reg = { .mfn = va_to_mfn(page), .offset = 64 };
 
 	event_bind_virq(VIRQ_TIMER);
-	hcall3(vcpu_op, VCPUOP_register_vcpu_info, 0, PTR(&reg));
+	if (!hcall3(vcpu_op, VCPUOP_register_vcpu_info, 0, PTR(&reg)))
+		vcpu_info_at = (struct vcpu_info *)(page + 64);
 	mmuext(MMUEXT_PIN_L1_TABLE, va_to_mfn(page), 0);
 	for (unsigned i = 0; i < 100; i++) {
 		hcall1(set_timer_op, 1);

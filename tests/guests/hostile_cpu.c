@@ -137,7 +137,7 @@ TEST(iret_to_random_user_contexts)
 		r.rip = n & 1 ? USER_CODE + (n >> 8) % user_text_size() : random_number() >> (n >> 8 & 63);
 		r.cs = n & 2 ? FLAT_USER_CS64 : n & 4 ? selectors[(n >> 16) % ARRAY_SIZE(selectors)] | 3 : (n >> 16 & 0xffff) | 3;
 		r.ss = n & 0x10000000000 ? FLAT_USER_SS64 : selectors[(n >> 24) % ARRAY_SIZE(selectors)];
-		r.rflags = n & 0x20000000000 ? r.rflags : RFLAGS_IF | 2;
+		r.rflags = (n & 0x20000000000 ? r.rflags : 2) | RFLAGS_IF;	/* or it may spin with events masked */
 		r.rsp = n & 0x40000000000 ? USER_STACK_TOP - (n >> 16 & 0xff8) : r.rsp;
 		hcall1(set_timer_op, system_time() + 3000000);
 		user_run(&r);
