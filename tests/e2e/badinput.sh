@@ -116,7 +116,7 @@ refused "kernel: noise" 1 'noise.*not a kernel' -k "$tmp/noise"
 refused "kernel: an ordinary program" 1 'true' -k /bin/true
 chmod 0 "$tmp/text"
 [ "$(id -u)" = 0 ] || refused "kernel: not readable" 1 'Permission' -k "$tmp/text"
-hello=$guests/hello.elf
+hello=$guests/hello.elf wait=$guests/wait.elf
 for size in 40 64 200 4096 9000; do
 	head -c $size "$hello" >"$tmp/cut"
 	refused "kernel: ELF cut to $size bytes" 1 'cut' -k "$tmp/cut"
@@ -154,9 +154,9 @@ run -k "$hello" -m 32M -p 'hello=world' --expect 'never printed'
 check "--expect not met: exit 4" "exit status $status" test "$status" = 4
 check "--expect not met: message" "stderr does not have it" grep -q 'never printed' "$tmp/err"
 SECONDS=0
-run -k "$hello" -m 32M -p 'wait=block' --timeout 1500ms
+run -k "$wait" -m 32M -p 'wait=block' --timeout 1500ms
 check "--timeout: exit 124 in time" "exit status $status after $SECONDS s" test "$status" = 124 -a $SECONDS -lt 8
-run -k "$hello" -m 32M -p 'wait=spin' --timeout 1s
+run -k "$wait" -m 32M -p 'wait=spin' --timeout 1s
 check "--timeout of a guest that spins" "exit status $status" test "$status" = 124
 run -q -k "$hello" -m 32M --stats /dev/full
 check "--stats to a full disk: exit 1" "exit status $status" test "$status" = 1
@@ -167,8 +167,9 @@ check "--stats has a schema number" "it does not" grep -qE '"schema": *[0-9]' "$
 # $1: signal, $2: what the guest does, $3: exit status expected
 killed() {
 	local sig=$1 how=$2 want=$3 pid status=0 name="SIG$1 while the guest does wait=$2" log=$tmp/killed
+	: >"$log"		# not to see the line of the guest before
 	# bash has SIGINT ignored in background jobs, and umbra leaves that as it finds it
-	env --default-signal=INT "$UMBRA" run -k "$hello" -m 32M -p "wait=$how" --timeout 40s \
+	env --default-signal=INT "$UMBRA" run -k "$wait" -m 32M -p "wait=$how" --timeout 40s \
 		--stats "$tmp/killed.json" >"$log" 2>"$log.err" </dev/null &
 	pid=$!
 	wait_until 20 grep -aq '^waiting' "$log" || { not_ok "$name" "the guest does not start" "$log" "$log.err"; kill -9 $pid; return; }
@@ -188,8 +189,7 @@ check "no memory of a guest is left in /dev/shm" "$(ls /dev/shm)" test -z "$(fin
 
 # A reader that goes away ends the run; a closed stdin does not.
 SECONDS=0
-LIMIT=20
-timeout -s KILL 20 "$UMBRA" run -k "$hello" -m 32M -p wait=print 2>"$tmp/err" </dev/null | head -n 3 >"$tmp/out"
+timeout -s KILL 20 "$UMBRA" run -k "$wait" -m 32M -p wait=print 2>"$tmp/err" </dev/null | head -n 3 >"$tmp/out"
 check "stdout closed: the run ends" "it took $SECONDS s" test $SECONDS -lt 10
 status=0
 timeout -s KILL 20 "$UMBRA" run -q -k "$hello" -m 32M -p hello=world >"$tmp/out" 2>"$tmp/err" <&- || status=$?
@@ -204,7 +204,7 @@ terminal() {	# $1: name, $2: how to end it (bash, $pid and $log are set), $3: ex
 	mkfifo "$tmp/keys"
 	cat >"$tmp/session" <<SESSION
 before=\$(stty -g)
-"$UMBRA" run -k "$hello" -m 32M -p wait=block & echo \$! >"$tmp/pid"
+"$UMBRA" run -k "$wait" -m 32M -p wait=block & echo \$! >"$tmp/pid"
 fg >/dev/null 2>&1
 echo "status=\$?"
 [ "\$before" = "\$(stty -g)" ] && echo "terminal=same" || echo "terminal=changed"

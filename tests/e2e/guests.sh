@@ -51,7 +51,21 @@ lines=
 guest hello "no initrd" "hello=world pages=16384"
 guest hello "20 MiB" "hello=world pages=5120" -m 20M
 
-# A PVM host gives its guests no hardware breakpoints and no CR0.TS: then the tests of those skip themselves.
+# Console input: a few lines, one of them long, then the one that ends the guest. stdin may end right behind it.
+{ printf 'first\n\n'; printf '%0200d\n' 7; printf 'quit\n'; } >"$tmp/input"
+echoes() {	# $1: label, rest: options
+	local name="console input$1"
+	shift
+	status=0
+	timeout -s KILL 60 "$UMBRA" run -q -k "$guests/wait.elf" -m 32M -p wait=echo --timeout 30s "$@" <"$tmp/input" \
+		>"$tmp/out" 2>"$tmp/err" || status=$?
+	sed -n 's/^echo: //p' "$tmp/out" >"$tmp/echo"
+	check "$name" "exit status $status, or the lines differ" eval '[ $status = 0 ] && cmp -s "$tmp/input" "$tmp/echo"'
+}
+echoes ", ring"
+echoes ", console_io" --initdomain
+
+# A PVM host does not honour CR0.TS: then the tests of it skip themselves.
 pvm=
 [ ! -e /sys/module/kvm_pvm ] || pvm=pvm=1
 

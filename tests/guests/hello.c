@@ -233,22 +233,3 @@ TEST(console_ring)
 	send.port = start_info->console.domU.evtchn;
 	expect_eq(hcall2(event_channel_op, EVTCHNOP_send, PTR(&send)), 0);
 }
-
-/* For tests that end the run from outside: wait=block, spin or print. */
-TEST(wait)
-{
-	const char *how = option("wait");
-	bool spin = how && !strcmp(how, "spin"), print = how && !strcmp(how, "print");
-
-	if (!how) {
-		test_skip("nobody asked for it");
-		return;
-	}
-	say("waiting");
-	for (uint64_t n = 0;; n++) {
-		if (print)
-			say("line %lu of a guest that does not stop printing", n);
-		else if (!spin)
-			hcall2(sched_op, SCHEDOP_block, 0);
-	}
-}
