@@ -22,7 +22,7 @@
 
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
-	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
+	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_SYMBOLS, OPT_NO_REBOOT,
 };
 
@@ -47,6 +47,8 @@ static const struct argp_option options[] = {
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
+	{ "gates", OPT_GATES, "vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
+	  "in umbra, or inside the guest without an exit", 2 },
 	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
 	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 
@@ -75,6 +77,7 @@ static const struct cli_choice prefetch_choices[] = {
 	{ "off", MMU_PREFETCH_OFF }, { "kvm8", MMU_PREFETCH_KVM8 }, { "xen32", MMU_PREFETCH_XEN32 }, { NULL },
 };
 static const struct cli_choice switch_choices[] = { { "on", true }, { "off", false }, { NULL } };
+static const struct cli_choice gates_choices[] = { { "vmm", false }, { "invm", true }, { NULL } };
 static const struct cli_choice mmu_choices[] = { { "shadow", 0 }, { NULL } };
 
 /* "umbra run: --OPTION=VALUE: what is wrong". Returns EINVAL, with which argp_parse() then returns. */
@@ -270,6 +273,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_PREFETCH:
 		return parse_prefetch(arg, config);
+	case OPT_GATES:
+		r = parse_choice("gates", arg, gates_choices, &choice);
+		config->gates = choice;
+		break;
 	case OPT_SHIM:
 		return parse_shim(arg, &config->shim);
 	case OPT_LARGE:

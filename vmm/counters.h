@@ -41,6 +41,9 @@
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \
 	X(multicalls,	"calls inside multicalls") \
+	X(invm_syscalls, "system calls that reached the guest kernel without an exit") \
+	X(invm_irets,	"returns to user mode without an exit") \
+	X(invm_faults,	"true faults reflected without an exit") \
 	X(ring_entries,	"page-table updates and pins taken from the shim's ring")
 
 #define COUNTERS_HYPERCALLS	64

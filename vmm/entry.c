@@ -138,6 +138,7 @@ static void prepare(struct vcpu *v)
 	}
 	if (v->gs_selector >= 0)
 		load_gs_selector(v);
+	shim_arm_gates(v);
 
 	*out = v->regs.r;
 	*--sp = v->regs.ss;
@@ -200,6 +201,7 @@ static void context_from_regs(struct vcpu *v)
 
 static void read_bases(struct vcpu *v)
 {
+	shim_find_mode(v);
 	v->fs_base = v->run->s.regs.sregs.fs.base;
 	v->gs_base[v->mode] = v->run->s.regs.sregs.gs.base;
 	v->cr3 = v->run->s.regs.sregs.cr3;
@@ -262,6 +264,8 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 		v->regs.r.rsp = f->rsp;
 		return context_from_syscall(v, e, f->rip == GATE_VA + GATE_SYSCALL ? GATE_SYSCALL_IN : GATE_SYSCALL32_IN);
 	}
+	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->gates_armed)
+		return shim_take_user_fault(v, &e->error_code, &e->cr2);
 	v->regs.r.rip = f->rip;
 	v->regs.r.rsp = f->rsp;
 	v->regs.r.rflags = f->rflags;
@@ -289,8 +293,12 @@ static void from_signal(struct vcpu *v, struct gate_exit *e)
 		v->state = VCPU_MID_GATE;	/* in an IDT stub or syscall gate: the `out` is next */
 		return;
 	}
-	if (in_gate(r->rip, 0, GATE_CODE_END)) {
-		v->state = VCPU_MID_GATE;	/* PVM: a SYSCALL that has yet to fault */
+	if (in_gate(r->rip, 0, GATE_PF)) {
+		v->state = VCPU_MID_GATE;	/* at ring 3, and the fetch has yet to fault */
+		return;
+	}
+	if (shim_on(v->vm) && r->rip >= SHIM_VA && r->rip < SHIM_VA + SHIM_CODE_PAGES * 4096) {
+		v->state = VCPU_MID_GATE;	/* what it left on the ring-0 stack must stay, GS may be either mode's */
 		return;
 	}
 	v->state = VCPU_AT_GUEST;

@@ -5,6 +5,7 @@
  * Nothing here touches a segment register or the guest's GS.
  */
 #include "vmm/layout.h"
+#include "vmm/shim_abi.h"
 
 	.section .rodata.gate, "a"
 	.balign	16
@@ -14,8 +15,14 @@ gate_code:
 /* IDT entries: tell the VMM the vector; the exception frame lies at RSP. The VMM always leaves through a stub below. */
 	.set	vector, 0
 	.rept	256
+	.if	vector == 14
+	jmp	gate_code + GATE_PF
+	.elseif	vector == 3
+	jmp	gate_code + GATE_BP
+	.else
 	outb	%al, $vector
 	hlt					# not reached
+	.endif
 	.balign	GATE_STUB_SIZE, 0xf4
 	.set	vector, vector + 1
 	.endr
@@ -65,6 +72,63 @@ gate_code:
 	outl	%eax, $GATE_PORT_KICKED
 	hlt
 
-	.org	gate_code + GATE_CODE_END, 0xf4
+/* Nothing runs here: ring 3 cannot fetch it, and the fault tells the VMM what the shim wants. */
+	.org	gate_code + GATE_USER_FAULT, 0xf4
+
+/*
+ * #PF. From user mode it goes on in the shim, on the kernel root, still at ring 3: SYSCALL on a PVM host (which faults on
+ * the fetch of LSTAR) and the page faults that the guest kernel is to see never leave the VM. What is not plain 64-bit
+ * user code goes to the VMM. RSP: error code, RIP, CS, RFLAGS, RSP, SS; GD_* stand above.
+ */
+	.org	gate_code + GATE_PF, 0xf4
+	cmpb	$0, 48+GD_IN_USER(%rsp)
+	je	1f
+	cmpb	$FLAT_USER_CS, 16(%rsp)
+	jne	1f
+	testb	$1, 25(%rsp)		# TF
+	jnz	1f
+	movb	$0, 48+GD_IN_USER(%rsp)
+	pushq	%rax
+	movq	%cr2, %rax
+	movq	%rax, 56+GD_CR2(%rsp)
+	movq	16(%rsp), %rax
+	movq	%rax, 56+GD_RIP(%rsp)
+	movq	56+GD_SHIM_ENTRY(%rsp), %rax
+	movq	%rax, 16(%rsp)
+	movq	56+GD_KERNEL_CR3(%rsp), %rax
+	movq	%rax, %cr3
+	popq	%rax
+	leaq	8(%rsp), %rsp
+	iretq
+1:	outb	%al, $14
+	hlt
+
+/*
+ * #BP. The shim's own, at GD_TO_USER: load the user root and return to what struct shim_data names. CS and SS are fixed,
+ * RFLAGS filtered: the guest kernel can write that struct. RSP: RIP, CS, RFLAGS, RSP, SS.
+ */
+	.org	gate_code + GATE_BP, 0xf4
+	pushq	%rax
+	movq	8(%rsp), %rax
+	cmpq	48+GD_TO_USER(%rsp), %rax
+	jne	1f
+	movb	$1, 48+GD_IN_USER(%rsp)
+	movq	48+GD_USER_CR3(%rsp), %rax
+	movq	%rax, %cr3
+	movq	48+GD_SHIM_DATA+SD_UF_RIP(%rsp), %rax
+	movq	%rax, 8(%rsp)
+	movq	$FLAT_USER_CS, 16(%rsp)
+	movq	48+GD_SHIM_DATA+SD_UF_FLAGS(%rsp), %rax
+	andl	$0x240cd5, %eax		# no TF, IOPL, NT, VM
+	orl	$0x202, %eax
+	movq	%rax, 24(%rsp)
+	movq	48+GD_SHIM_DATA+SD_UF_RSP(%rsp), %rax
+	movq	%rax, 32(%rsp)
+	movq	$FLAT_USER_SS, 40(%rsp)
+	popq	%rax
+	iretq
+1:	popq	%rax
+	outb	%al, $3
+	hlt
 gate_code_end:
 	.section .note.GNU-stack, "", @progbits

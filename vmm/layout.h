@@ -18,7 +18,7 @@
  *   slot 258     M2P, user read-only                           kernel roots only
  *   slot 259     gate page, IDT, vCPU areas                    every root
  *   slot 260     shadow pool, for the kick loop                every root
- *   slot 261     shim: code, user; the vCPU's shim data and ring, user   kernel roots only
+ *   slot 261     shim: code, data, ring, stack; user                     kernel roots only
  *   slot 264-271 guest RAM by physical address, user, for the shim       kernel roots only
  */
 #ifndef UMBRA_VMM_LAYOUT_H
@@ -42,6 +42,8 @@
 #define SHIM_INFO_VA		(SHIM_VA + 0x11000)	/* shared_info */
 #define SHIM_RING_VA		(SHIM_VA + 0x12000)	/* eight pages */
 #define SHIM_RING_PAGES		8
+#define SHIM_STACK_VA		(SHIM_VA + 0x1c000)	/* two pages, for what the shim does between user and kernel */
+#define SHIM_FRAME_VA		(SHIM_VA + 0x20000)	/* two pages, read-only: the ring-0 stack and struct gate_data */
 #define RAM_MAP_VA		0xffff840000000000
 #define RAM_MAP_MAX		(8ull << 39)
 
@@ -55,6 +57,7 @@
 /* Pages of one vCPU area. */
 #define VCPU_AREA_PAGES		64
 #define AREA_STACK		1	/* ring-0 stack: exception frames come in, resume frames go out. Page 0 is a guard */
+#define AREA_GATE_DATA		2	/* struct gate_data; must follow the stack: the gate finds it from RSP */
 #define AREA_TSS		3
 #define AREA_KICKS		4	/* addresses for the kick loop */
 #define AREA_KICK_PAGES		8
@@ -62,6 +65,7 @@
 #define AREA_LDT		32	/* 16 pages */
 #define AREA_SHIM_DATA		48
 #define AREA_SHIM_RING		49	/* SHIM_RING_PAGES */
+#define AREA_SHIM_STACK		58	/* two pages */
 
 /* Ring-0 selectors, in the reserved part of the GDT (Xen's own selectors in xen/arch-x86/xen-x86_64.h end at 0xe04f). */
 #define GATE_CS			0xe100
@@ -82,6 +86,20 @@
 #define GATE_IRET_CR3		0x820
 #define GATE_KICK		0x840
 #define GATE_KICK_EXIT		0x880
-#define GATE_CODE_END		0x8c0
+#define GATE_CODE_END		0x8c0	/* of the way in; behind it the transitions that stay inside the VM */
+#define GATE_USER_FAULT		0x8c0	/* fetched from ring 3: the shim hands a user fault to the VMM */
+#define GATE_PF			0x900
+#define GATE_BP			0x980
+
+/* struct gate_data by offset: ring-0 memory at the top of the ring-0 stack (gate.S, entry.c). */
+#define GD_IN_USER		0	/* 1: user mode runs on the user root and its faults may go to the shim */
+#define GD_KERNEL_CR3		8
+#define GD_USER_CR3		16
+#define GD_SHIM_ENTRY		24	/* where the shim takes over from user mode */
+#define GD_TO_USER		32	/* RIP that int3 leaves when the shim wants user mode */
+#define GD_RIP			40	/* of the user fault */
+#define GD_CR2			48
+/* From the top of the ring-0 stack to struct shim_data. */
+#define GD_SHIM_DATA		((AREA_SHIM_DATA - AREA_GATE_DATA) * 4096)
 
 #endif

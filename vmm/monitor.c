@@ -124,6 +124,10 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 	l1[(SHIM_INFO_VA - SHIM_VA) / 4096] = (vm->mon_first.n + MON_SHARED_INFO) << 12 | rw;
 	for (unsigned i = 0; i < SHIM_RING_PAGES; i++)
 		l1[(SHIM_RING_VA - SHIM_VA) / 4096 + i] = (area + AREA_SHIM_RING + i) << 12 | rw;
+	for (unsigned i = 0; i < 2; i++) {
+		l1[(SHIM_STACK_VA - SHIM_VA) / 4096 + i] = (area + AREA_SHIM_STACK + i) << 12 | rw;
+		l1[(SHIM_FRAME_VA - SHIM_VA) / 4096 + i] = (area + AREA_STACK + i) << 12 | ro | MMU_PTE_NX;
+	}
 	return l3_pa | LINK;
 }
 

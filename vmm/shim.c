@@ -11,13 +11,47 @@
 #include "vmm/vm.h"
 
 extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[],
-	shim_call_return[];
+	shim_call_return[], shim_user_entry[], shim_to_user[];
 
 _Static_assert(offsetof(struct shim_data, saved_rsp) == SD_SAVED_RSP, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, info) == SD_INFO, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, cs) == SD_CS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, ss) == SD_SS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, calls) == SD_CALLS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, rax) == SD_RAX, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, rcx) == SD_RCX, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, rdx) == SD_RDX, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, rsi) == SD_RSI, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, rdi) == SD_RDI, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, r8) == SD_R8, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, r9) == SD_R9, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, r10) == SD_R10, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, r11) == SD_R11, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_rip) == SD_UF_RIP, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_rsp) == SD_UF_RSP, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_flags) == SD_UF_FLAGS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_cr2) == SD_UF_CR2, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, gs_user) == SD_GS_USER, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, gs_kernel) == SD_GS_KERNEL, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, kernel_sp) == SD_KERNEL_SP, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, syscall_to) == SD_SYSCALL_TO, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, fault_to) == SD_FAULT_TO, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, syscall_mask) == SD_SYSCALL_MASK, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, fault_mask) == SD_FAULT_MASK, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, to_user_ok) == SD_TO_USER_OK, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, head) == SD_HEAD, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, tail) == SD_TAIL, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, irets) == SD_IRETS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, syscalls) == SD_SYSCALLS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, faults) == SD_FAULTS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, user_l4) == SD_USER_L4, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_error) == SD_UF_ERROR, "shim_abi.h");
+_Static_assert(offsetof(struct gate_data, kernel_cr3) == GD_KERNEL_CR3, "layout.h");
+_Static_assert(offsetof(struct gate_data, user_cr3) == GD_USER_CR3, "layout.h");
+_Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.h");
+_Static_assert(offsetof(struct gate_data, to_user) == GD_TO_USER, "layout.h");
+_Static_assert(offsetof(struct gate_data, rip) == GD_RIP, "layout.h");
+_Static_assert(offsetof(struct gate_data, cr2) == GD_CR2, "layout.h");
 _Static_assert(sizeof(struct shim_data) <= 4096, "one page");
 _Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
 
@@ -29,6 +63,11 @@ static uint64_t va_of(const char *symbol)
 static struct shim_data *data(struct vcpu *v)
 {
 	return (struct shim_data *)(v->area + AREA_SHIM_DATA * 4096);
+}
+
+static struct gate_data *gate_data(struct vcpu *v)
+{
+	return (struct gate_data *)(v->area + AREA_GATE_DATA * 4096);
 }
 
 bool shim_on(const struct vm *vm)
@@ -139,6 +178,11 @@ void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret)
 
 /* ---- around every run of the guest ------------------------------------------------------------------------------------ */
 
+static uint64_t canonical(uint64_t va)
+{
+	return (uint64_t)((int64_t)(va << 16) >> 16);
+}
+
 static void drain_entry(struct vcpu *v, uint64_t e)
 {
 	gfn_t gfn = { e >> 12 };
@@ -180,11 +224,19 @@ void shim_sync_in(struct vcpu *v)
 	v->counters.vcpu.ring_entries += n;
 	d->removed = 0;			/* queued as kicks, which the next resume runs */
 
+	v->deadline = d->deadline;
+	if (v->state == VCPU_MID_GATE)	/* perhaps between two modes: it goes on as it is */
+		return;
 	v->kernel_ss = d->kernel_ss;
 	v->kernel_sp = d->kernel_sp;
-	if (v->mode == MMU_KERNEL)	/* in user mode the processor had it */
-		v->gs_base[MMU_USER] = (uint64_t)((int64_t)(d->gs_user << 16) >> 16);
-	v->deadline = d->deadline;
+	/* The GS base that the processor did not have; read_bases() saw the other. */
+	if (v->mode == MMU_USER)
+		v->gs_base[MMU_KERNEL] = canonical(d->gs_kernel);
+	else
+		v->gs_base[MMU_USER] = canonical(d->gs_user);
+	v->counters.vcpu.invm_syscalls = d->syscalls;
+	v->counters.vcpu.invm_irets = d->irets;
+	v->counters.vcpu.invm_faults = d->faults;
 }
 
 /* Before the guest runs. */
@@ -194,14 +246,69 @@ void shim_sync_out(struct vcpu *v)
 
 	if (!shim_on(v->vm))
 		return;
+	d->deadline = v->deadline;
+	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
+	d->must_flush = mmu_out_of_sync(v->vm->mmu) || mmu_kick_pending(v->mmu);
+	if (v->state == VCPU_MID_GATE)
+		return;
 	d->kernel_l4 = v->l4[MMU_KERNEL].n;
 	d->kernel_ss = v->kernel_ss;
 	d->kernel_sp = v->kernel_sp;
 	d->gs_user = v->gs_base[MMU_USER];
-	d->deadline = v->deadline;
-	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	d->must_flush = mmu_out_of_sync(v->vm->mmu);
+	d->gs_kernel = v->gs_base[MMU_KERNEL];
+	d->user_l4 = v->l4[MMU_USER].n;
+	d->fault_to = v->traps[14].address;
+	d->fault_mask = !!TI_GET_IF(&v->traps[14]);
+	d->syscall_to = v->callback[CALLBACKTYPE_syscall];
+	d->syscall_mask = v->callback_mask[CALLBACKTYPE_syscall];
 	memcpy(d->debugreg, v->debugreg, sizeof d->debugreg);
+}
+
+/*
+ * Whether user mode may be left and entered inside the VM now. A debugged guest's transitions all go through the VMM.
+ */
+static bool gates_ready(const struct vcpu *v)
+{
+	return v->vm->gates && !(v->debugreg[7] & 0xff) && !v->step.on && v->l4[MMU_USER].n != MMU_NO_GFN.n &&
+	       v->traps[14].address && v->callback[CALLBACKTYPE_syscall] && !v->gs_user_selector;
+}
+
+/* Tells the gate which roots there are and whether user mode is its business. When the vCPU's way in is laid out. */
+void shim_arm_gates(struct vcpu *v)
+{
+	struct gate_data *g = gate_data(v);
+
+	v->gates_armed = gates_ready(v);
+	g->in_user = v->gates_armed && v->mode == MMU_USER;
+	g->kernel_cr3 = v->root[MMU_KERNEL].n << 12;
+	g->user_cr3 = v->root[MMU_USER].n << 12;
+	g->shim_entry = va_of(shim_user_entry);
+	g->to_user = v->gates_armed ? va_of(shim_to_user) : 0;
+	if (shim_on(v->vm))
+		data(v)->to_user_ok = v->gates_armed;
+}
+
+/* After an exit: the mode the guest is in, which may have changed without us. */
+void shim_find_mode(struct vcpu *v)
+{
+	if (v->gates_armed)
+		v->mode = gate_data(v)->in_user ? MMU_USER : MMU_KERNEL;
+}
+
+/* The shim hands over a user fault that the guest's tables allow: the user's context is in its data. */
+void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
+{
+	const struct shim_data *d = data(v);
+
+	v->regs.r.rip = d->uf_rip;
+	v->regs.r.rsp = d->uf_rsp;
+	v->regs.r.rflags = d->uf_flags;
+	v->regs.cs = FLAT_USER_CS;
+	v->regs.ss = FLAT_USER_SS;
+	*error_code = d->uf_error & (MMU_PF_W | MMU_PF_FETCH);
+	*cr2 = d->uf_cr2;
+	v->gs_base[MMU_USER] = canonical(d->gs_user);
+	vcpu_set_mode(v, MMU_USER);
 }
 
 void shim_init_vcpu(struct vcpu *v)

@@ -13,7 +13,40 @@
 #define SD_INFO		8
 #define SD_CS		16
 #define SD_SS		24
-#define SD_CALLS	128
+#define SD_CALLS	384
+/* the way between user and kernel */
+#define SD_RAX		128
+#define SD_RCX		136
+#define SD_RDX		144
+#define SD_RSI		152
+#define SD_RDI		160
+#define SD_R8		168
+#define SD_R9		176
+#define SD_R10		184
+#define SD_R11		192
+#define SD_UF_RIP	200
+#define SD_UF_RSP	208
+#define SD_UF_FLAGS	216
+#define SD_UF_ERROR	224
+#define SD_UF_CR2	232
+#define SD_GS_USER	240
+#define SD_GS_KERNEL	248
+#define SD_KERNEL_SP	256
+#define SD_SYSCALL_TO	264
+#define SD_FAULT_TO	272
+#define SD_SYSCALL_MASK	280
+#define SD_FAULT_MASK	281
+#define SD_TO_USER_OK	282
+#define SD_HEAD		284
+#define SD_TAIL		288
+#define SD_IRETS	296
+#define SD_SYSCALLS	304
+#define SD_FAULTS	312
+#define SD_USER_L4	320
+
+/* User code and stack selectors that a transition inside the VM serves: Linux's, in its GDT and (PVM) in the host's. */
+#define FLAT_USER_CS	0x33
+#define FLAT_USER_SS	0x2b
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
@@ -31,18 +64,38 @@ struct shim_data {
 	uint64_t cs, ss;			/* the VMM's: selectors that a native iretq can load for kernel mode */
 	uint64_t kernel_l4;			/* the VMM's: gfn */
 	uint64_t ram_frames, nr_gfns;		/* the VMM's */
-	uint64_t kernel_ss, kernel_sp;		/* the shim's: last stack_switch */
-	uint64_t gs_user;			/* both: what GS will be in user mode */
+	uint64_t kernel_ss;			/* the shim's: last stack_switch, with kernel_sp */
 	uint64_t armed;				/* the VMM's: system time in ns its timer is set to, 0: not set */
 	uint64_t deadline;			/* the shim's: the guest's single-shot timer, 0: none */
 	uint32_t nr_vcpus;			/* the VMM's */
 	uint32_t enabled;			/* the VMM's: bit per SHIM_DOES_* */
-	uint32_t head, tail;			/* ring: the shim writes at head, the VMM has taken all before tail */
 	uint32_t removed;			/* the shim's: an entry that was present changed since the VMM last looked */
-	uint32_t must_flush;			/* the VMM's: a flush has work to do (tables out of sync) */
+	uint32_t must_flush;			/* the VMM's: a flush has work to do */
 	uint32_t multicall_done;		/* the shim's: entries of the multicall it gave up that are done */
+
+	/* between user and kernel mode */
+	uint64_t rax __attribute__((aligned(128)));	/* the shim's: user registers while it works */
+	uint64_t rcx, rdx, rsi, rdi, r8, r9, r10, r11;
+	uint64_t uf_rip, uf_rsp, uf_flags;	/* the shim's: user context to return to, or that faulted */
+	uint64_t uf_error, uf_cr2;		/* the shim's: the fault it hands to the VMM */
+	uint64_t gs_user, gs_kernel;		/* both: GS base of the mode that does not run */
+	uint64_t kernel_sp;			/* the shim's: last stack_switch */
+	uint64_t syscall_to, fault_to;		/* the VMM's: the guest's handlers, 0: none */
+	uint8_t syscall_mask, fault_mask;	/* the VMM's: the handler starts with events masked */
+	uint8_t to_user_ok;			/* the VMM's: a return to user mode may stay inside the VM */
+	uint8_t pad0;
+	uint32_t head, tail;			/* ring: the shim writes at head, the VMM has taken all before tail */
+	uint32_t pad1;
+	uint64_t irets, syscalls, faults;	/* the shim's: transitions done here */
+	uint64_t user_l4;			/* the VMM's: gfn */
+
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */
+};
+
+/* Ring-0 memory: the guest cannot write it. */
+struct gate_data {
+	uint64_t in_user, kernel_cr3, user_cr3, shim_entry, to_user, rip, cr2;
 };
 
 /* What --shim= can switch. X(name, hypercalls) */

@@ -23,7 +23,13 @@
 #define RING	((volatile uint64_t *)SHIM_RING_VA)
 
 #define PTE_P	1ull
+#define PTE_W	2ull
+#define PTE_U	4ull
 #define PTE_PS	0x80ull
+#define PF_P	1u
+#define PF_W	2u
+#define PF_U	4u
+#define PF_FETCH 16u
 #define ADDR	0x000ffffffffff000ull
 
 struct shim_regs {			/* as shim_entry.S pushes them */
@@ -31,6 +37,7 @@ struct shim_regs {			/* as shim_entry.S pushes them */
 };
 
 uint64_t shim_dispatch(struct shim_regs *r);
+uint64_t shim_user_allowed(uint64_t error, uint64_t va);
 
 INLINE bool ring_full(unsigned more)
 {
@@ -93,7 +100,7 @@ SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
 {
 	uint64_t table = D->kernel_l4;
 
-	if (!entry_ok(val) || ring_full(1) || (flags && !flush_idle()))
+	if ((uint64_t)((int64_t)(va << 16) >> 16) != va || !entry_ok(val) || ring_full(1) || (flags && !flush_idle()))
 		return false;
 	for (unsigned shift = 39; shift > 12; shift -= 9) {
 		uint64_t e;
@@ -111,6 +118,13 @@ SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
 	return !flags || flush_idle();
 }
 
+/* Not the _MULTI forms: their set of vCPUs has to be read and checked. */
+INLINE bool is_flush(uint32_t cmd)
+{
+	return cmd == MMUEXT_TLB_FLUSH_LOCAL || cmd == MMUEXT_INVLPG_LOCAL || cmd == MMUEXT_TLB_FLUSH_ALL ||
+	       cmd == MMUEXT_INVLPG_ALL;
+}
+
 /* Pins take effect when the VMM reads the ring, which it does before it looks at anything else. */
 SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t *done, uint64_t domain)
 {
@@ -123,7 +137,7 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 		bool table_op = cmd <= MMUEXT_UNPIN_TABLE;
 
 		if (table_op ? op[i].arg1.mfn >= D->ram_frames :
-			       !(cmd >= MMUEXT_TLB_FLUSH_LOCAL && cmd <= MMUEXT_INVLPG_ALL && flush_idle() && !unpins))
+			       !(is_flush(cmd) && flush_idle() && !unpins))
 			return false;
 		unpins |= cmd == MMUEXT_UNPIN_TABLE;
 	}
@@ -253,4 +267,36 @@ SHIM uint64_t shim_dispatch(struct shim_regs *r)
 	D->calls[nr & 63]++;
 	r->rax = ret;
 	return 1;
+}
+
+/*
+ * A page fault of user mode: what the guest's tables say. Returns the error code to reflect, or -1 if they allow the
+ * access (a hidden fault) or this walk does not understand them: both are for the VMM. Intel SDM vol. 3A, 4.5 and 4.7.
+ */
+SHIM uint64_t shim_user_allowed(uint64_t error, uint64_t va)
+{
+	uint64_t table = D->user_l4, rights = PTE_W | PTE_U, nx = 0;
+
+	if (!D->fault_to || (va >> 47 && va < 0xffff880000000000))
+		return -1;
+	error &= PF_W | PF_FETCH;
+	for (unsigned shift = 39; shift >= 12; shift -= 9) {
+		uint64_t e;
+
+		if (table >= D->ram_frames)
+			return -1;
+		e = __atomic_load_n(at(table << 12 | (va >> shift & 511) << 3), __ATOMIC_RELAXED);
+		if (!(e & PTE_P))
+			return error | PF_U;
+		if (shift > 12 && (e & PTE_PS))
+			return -1;
+		rights &= e;
+		nx |= e >> 63;
+		table = (e & ADDR) >> 12;
+	}
+	if (table >= D->nr_gfns)
+		return -1;
+	if (!(rights & PTE_U) || ((error & PF_W) && !(rights & PTE_W)) || ((error & PF_FETCH) && nx))
+		return error | PF_U | PF_P;
+	return -1;
 }

@@ -13,6 +13,7 @@
  * Called like the guest's hypercall function: number in EAX, arguments in RDI RSI RDX R10 R8 R9; result in RAX.
  * Saved block, from RSP up: RAX RDI RSI RDX R10 R8 R9 R11 RCX RBX (shim_code.c: struct shim_regs).
  */
+	.globl	shim_user_entry, shim_to_user
 	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
 shim_call:
@@ -79,7 +80,7 @@ shim_call_return:			# here events may be delivered again
 shim_iret:
 	movabsq	$SHIM_DATA_VA, %rcx
 	testb	$3, 5*8(%rsp)		# cs: to user mode
-	jnz	shim_iret_exit
+	jnz	shim_iret_user
 	cmpq	$0, 3*8(%rsp)		# flags
 	jne	shim_iret_exit
 	movq	SD_INFO(%rcx), %rax
@@ -102,6 +103,153 @@ shim_iret:
 	popq	%rcx
 	leaq	8(%rsp), %rsp
 	iretq
+/* To user mode: the gate does it (gate.S, #BP) from what is left in shim_data, if this is plain 64-bit code, no event
+ * waits and the VMM has nothing to catch up with. RCX: shim_data. */
+shim_iret_user:
+	cmpb	$0, SD_TO_USER_OK(%rcx)
+	je	shim_iret_exit
+	cmpq	$0, 3*8(%rsp)		# flags
+	jne	shim_iret_exit
+	cmpq	$FLAT_USER_CS, 5*8(%rsp)
+	jne	shim_iret_exit
+	cmpq	$FLAT_USER_SS, 8*8(%rsp)
+	jne	shim_iret_exit
+	movl	SD_HEAD(%rcx), %eax	# page-table updates the VMM has not seen
+	cmpl	SD_TAIL(%rcx), %eax
+	jne	shim_iret_exit
+	movq	4*8(%rsp), %rax		# rip in the lower half
+	shrq	$47, %rax
+	jnz	shim_iret_exit
+	movq	6*8(%rsp), %rax
+	andl	$0x300, %eax		# IF set, TF clear
+	cmpl	$0x200, %eax
+	jne	shim_iret_exit
+	movq	SD_INFO(%rcx), %rax
+	movb	$0, 1(%rax)		# evtchn_upcall_mask
+	cmpb	$0, 0(%rax)		# evtchn_upcall_pending
+	je	1f
+	movb	$1, 1(%rax)
+	jmp	shim_iret_exit
+1:	movq	4*8(%rsp), %rax
+	movq	%rax, SD_UF_RIP(%rcx)
+	movq	6*8(%rsp), %rax
+	movq	%rax, SD_UF_FLAGS(%rcx)
+	movq	7*8(%rsp), %rax
+	movq	%rax, SD_UF_RSP(%rcx)
+	incq	SD_IRETS(%rcx)
+	rdgsbase %rax
+	movq	%rax, SD_GS_KERNEL(%rcx)
+	movq	SD_GS_USER(%rcx), %rax
+	popq	%r11			# rax, for now
+	movq	%r11, SD_RAX(%rcx)
+	popq	%r11
+	popq	%rcx
+	wrgsbase %rax
+	movabsq	SHIM_DATA_VA+SD_RAX, %rax
+	int3
+shim_to_user:
+	ud2
+
+/*
+ * From user mode, by the gate's #PF: the kernel's root is loaded, GS and every register are still the user's. Either a
+ * SYSCALL (the faulting RIP is LSTAR) or a page fault.
+ */
+shim_user_entry:
+	cld
+	movabsq	%rax, SHIM_DATA_VA+SD_RAX
+	movabsq	$SHIM_DATA_VA, %rax
+	movq	%rcx, SD_RCX(%rax)
+	movq	%r11, SD_R11(%rax)
+	movabsq	$SHIM_DATA_VA, %rcx
+	rdgsbase %rax
+	movq	%rax, SD_GS_USER(%rcx)
+	movq	SD_GS_KERNEL(%rcx), %rax
+	wrgsbase %rax
+	movabsq	SHIM_FRAME_VA+4096+GD_RIP, %rax
+	cmpq	shim_gate_address(%rip), %rax
+	jne	shim_user_fault
+	movq	SD_RCX(%rcx), %rax	# SYSCALL left RIP and RFLAGS in RCX and R11
+	movq	%rax, SD_UF_RIP(%rcx)
+	movq	%rsp, SD_UF_RSP(%rcx)
+	incq	SD_SYSCALLS(%rcx)
+	movq	SD_KERNEL_SP(%rcx), %rsp
+	andq	$~15, %rsp
+	pushq	$FLAT_USER_SS
+	pushq	SD_UF_RSP(%rcx)
+	pushq	%r11
+	movq	SD_INFO(%rcx), %rax
+	pushq	$FLAT_USER_CS
+	movb	1(%rax), %r11b		# saved upcall mask
+	movb	%r11b, 4(%rsp)
+	movb	SD_SYSCALL_MASK(%rcx), %r11b
+	orb	%r11b, 1(%rax)
+	pushq	SD_UF_RIP(%rcx)
+	pushq	SD_R11(%rcx)
+	pushq	SD_RCX(%rcx)
+	pushq	SD_SYSCALL_TO(%rcx)
+	jmp	shim_enter_kernel
+
+shim_user_fault:
+	movq	%rdx, SD_RDX(%rcx)
+	movq	%rsi, SD_RSI(%rcx)
+	movq	%rdi, SD_RDI(%rcx)
+	movq	%r8, SD_R8(%rcx)
+	movq	%r9, SD_R9(%rcx)
+	movq	%r10, SD_R10(%rcx)
+	movabsq	$SHIM_FRAME_VA+4096, %rax
+	movq	-48(%rax), %rdi		# error code
+	movq	%rdi, SD_UF_ERROR(%rcx)
+	movq	GD_RIP(%rax), %rdx
+	movq	%rdx, SD_UF_RIP(%rcx)
+	movq	-24(%rax), %rdx
+	movq	%rdx, SD_UF_FLAGS(%rcx)
+	movq	-16(%rax), %rdx
+	movq	%rdx, SD_UF_RSP(%rcx)
+	movq	GD_CR2(%rax), %rsi
+	movq	%rsi, SD_UF_CR2(%rcx)
+	movabsq	$SHIM_STACK_VA+0x2000, %rsp
+	call	shim_user_allowed	# (error code, va): error code for the guest, or -1: for the VMM
+	movabsq	$SHIM_DATA_VA, %rcx
+	movq	SD_RDX(%rcx), %rdx
+	movq	SD_RSI(%rcx), %rsi
+	movq	SD_RDI(%rcx), %rdi
+	movq	SD_R8(%rcx), %r8
+	movq	SD_R9(%rcx), %r9
+	movq	SD_R10(%rcx), %r10
+	cmpq	$-1, %rax
+	jne	1f
+	movq	SD_R11(%rcx), %r11
+	movabsq	SHIM_DATA_VA+SD_RAX, %rax
+	movq	SD_RCX(%rcx), %rcx
+	jmp	*shim_fault_address(%rip)
+1:	movq	%rax, SD_UF_ERROR(%rcx)
+	incq	SD_FAULTS(%rcx)
+	movq	SD_KERNEL_SP(%rcx), %rsp
+	andq	$~15, %rsp
+	pushq	$FLAT_USER_SS
+	pushq	SD_UF_RSP(%rcx)
+	pushq	SD_UF_FLAGS(%rcx)
+	movq	SD_INFO(%rcx), %rax
+	pushq	$FLAT_USER_CS
+	movb	1(%rax), %r11b
+	movb	%r11b, 4(%rsp)
+	movb	SD_FAULT_MASK(%rcx), %r11b
+	orb	%r11b, 1(%rax)
+	movq	SD_UF_CR2(%rcx), %r11
+	movq	%r11, 16(%rax)		# arch.cr2
+	pushq	SD_UF_RIP(%rcx)
+	pushq	SD_UF_ERROR(%rcx)
+	pushq	SD_R11(%rcx)
+	pushq	SD_RCX(%rcx)
+	pushq	SD_FAULT_TO(%rcx)
+shim_enter_kernel:			# RSP: handler, Xen's bounce frame
+	pushq	$0x202			# no AC, NT, DF ... of the user's
+	popfq
+	movq	SD_R11(%rcx), %r11
+	movabsq	SHIM_DATA_VA+SD_RAX, %rax
+	movq	SD_RCX(%rcx), %rcx
+	ret
+
 shim_iret_exit:
 	leaq	4f(%rip), %rcx
 	movl	$23, %eax
@@ -113,4 +261,6 @@ shim_iret_exit:
 	.balign	8, 0xcc
 shim_gate_address:
 	.quad	GATE_VA + GATE_SYSCALL
+shim_fault_address:
+	.quad	GATE_VA + GATE_USER_FAULT
 	.section .note.GNU-stack, "", @progbits

@@ -173,9 +173,9 @@ void *vcpu_thread(void *arg)
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);
 		xen_timer_expired(v);
-		if (v->state != VCPU_MID_GATE && evtchn_pending(v)) {
-			/* On top of the shim nothing is delivered; it is over in microseconds. */
-			if (!shim_busy(v))
+		if (evtchn_pending(v)) {
+			/* On top of gate and shim nothing is delivered; they are over in microseconds. */
+			if (v->state != VCPU_MID_GATE && !shim_busy(v))
 				bounce_event(v);
 			else
 				v->recheck = vm_now(v->vm) + EVENT_RECHECK_NS;

@@ -84,6 +84,7 @@ struct vcpu {
 	mfn_t root[2];
 	uint64_t cr3;			/* what the processor has */
 	uint64_t gs_base[2], fs_base;	/* [enum mmu_mode]; read back at every exit for the mode that ran */
+	bool gates_armed;		/* the guest may have changed modes without us since it was entered */
 	bool need_bases;		/* fs_base or gs_base[mode] differ from the processor's */
 	unsigned gs_user_selector;	/* from SEGBASE_GS_USER_SEL; its base is looked up at the return to user mode, 0: none */
 	int gs_selector;		/* to be loaded into %gs at the next resume, -1: none */
@@ -170,6 +171,7 @@ struct vm {
 
 	unsigned nr_vcpus;
 	struct vcpu *vcpus;
+	bool gates;			/* transitions between user and kernel inside the VM */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 
 	/* how it ends: first writer wins, `stop` under end_lock */
@@ -252,6 +254,9 @@ void shim_set_info(struct vcpu *v, const void *hva);
 void shim_sync_in(struct vcpu *v);
 void shim_sync_out(struct vcpu *v);
 bool shim_busy(const struct vcpu *v);
+void shim_arm_gates(struct vcpu *v);
+void shim_find_mode(struct vcpu *v);
+void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
 void shim_abort(struct vcpu *v);
 uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
 uint64_t shim_calls(struct vcpu *v, unsigned nr);

@@ -43,6 +43,7 @@ struct vmm_config {
 	unsigned prefetch_n;
 	bool large;
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
+	bool gates;			/* user/kernel transitions inside the VM, where the host and shim allow it */
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
 	double timeout;			/* seconds; 0: none */
