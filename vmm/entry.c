@@ -40,14 +40,15 @@ int vcpu_reset(struct vcpu *v)
 				    .db = 1, .g = 1 };
 	struct {
 		struct kvm_msrs head;
-		struct kvm_msr_entry e[4];
+		struct kvm_msr_entry e[5];
 	} msrs = {
-		.head.nmsrs = 4,
+		.head.nmsrs = 5,
 		.e = {
 			{ .index = 0xc0000081, .data = (uint64_t)GATE_CS << 32 },		/* STAR */
 			{ .index = 0xc0000082, .data = GATE_VA + GATE_SYSCALL },		/* LSTAR */
 			{ .index = 0xc0000083, .data = GATE_VA + GATE_SYSCALL32 },		/* CSTAR */
 			{ .index = 0xc0000084, .data = 0x257fd5 & ~RFLAGS_FIXED },		/* SFMASK: everything */
+			{ .index = 0xc0000102, .data = VCPU_AREA_VA(v->id) + AREA_GATE_DATA * 4096 },	/* KERNEL_GS_BASE */
 		},
 	};
 
@@ -74,7 +75,7 @@ int vcpu_reset(struct vcpu *v)
 	s.cr3 = v->cr3;
 	if (ioctl(v->fd, KVM_SET_SREGS, &s) < 0)
 		return -errno;
-	if (ioctl(v->fd, KVM_SET_MSRS, &msrs) != 4)
+	if (ioctl(v->fd, KVM_SET_MSRS, &msrs) != 5)
 		return -EIO;
 	v->run->s.regs.sregs = s;
 	v->run->kvm_valid_regs = SYNC;

@@ -2,7 +2,7 @@
  * gate.S - the gate page: the only ring-0 code in the VM. Copied to GATE_VA, mapped supervisor in every root.
  *
  * On VT-x/SVM it runs natively. On a PVM host ring 0 is emulated at 0.27 us per instruction, so every path is a handful.
- * Nothing here touches a segment register or the guest's GS.
+ * Nothing here changes a segment register or the guest's GS.
  */
 #include "vmm/layout.h"
 #include "vmm/shim_abi.h"
@@ -29,8 +29,7 @@ gate_code:
 
 /* LSTAR, CSTAR: RSP is still the guest's, RCX and R11 hold RIP and RFLAGS. */
 	.org	gate_code + GATE_SYSCALL, 0xf4
-	outl	%eax, $GATE_PORT_SYSCALL
-	hlt
+	jmp	gate_code + GATE_SYSCALL_RING0
 	.org	gate_code + GATE_SYSCALL32, 0xf4
 	outl	%eax, $GATE_PORT_SYSCALL32
 	hlt
@@ -129,6 +128,34 @@ gate_code:
 	iretq
 1:	popq	%rax
 	outb	%al, $3
+	hlt
+
+/*
+ * SYSCALL where it reaches ring 0 (VT-x, SVM): from user mode on to the shim, as #PF does. KERNEL_GS_BASE is ours, at
+ * struct gate_data; the guest's GS is only swapped away and back. The shim finds the user's RSP in RSP.
+ */
+	.org	gate_code + GATE_SYSCALL_RING0, 0xf4
+	swapgs
+	cmpb	$0, %gs:GD_IN_USER
+	je	1f
+	movb	$0, %gs:GD_IN_USER
+	movq	%rsp, %gs:GD_RSP
+	movq	%gs:GD_TOP, %rsp
+	pushq	$FLAT_USER_SS
+	pushq	%gs:GD_RSP
+	pushq	$2
+	pushq	$FLAT_USER_CS
+	pushq	%gs:GD_SHIM_ENTRY
+	pushq	%rax
+	leaq	gate_code+GATE_SYSCALL(%rip), %rax
+	movq	%rax, %gs:GD_RIP
+	movq	%gs:GD_KERNEL_CR3, %rax
+	movq	%rax, %cr3
+	popq	%rax
+	swapgs
+	iretq
+1:	swapgs
+	outl	%eax, $GATE_PORT_SYSCALL
 	hlt
 gate_code_end:
 	.section .note.GNU-stack, "", @progbits

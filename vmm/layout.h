@@ -90,6 +90,7 @@
 #define GATE_USER_FAULT		0x8c0	/* fetched from ring 3: the shim hands a user fault to the VMM */
 #define GATE_PF			0x900
 #define GATE_BP			0x980
+#define GATE_SYSCALL_RING0	0xa00
 
 /* struct gate_data by offset: ring-0 memory at the top of the ring-0 stack (gate.S, entry.c). */
 #define GD_IN_USER		0	/* 1: user mode runs on the user root and its faults may go to the shim */
@@ -99,6 +100,8 @@
 #define GD_TO_USER		32	/* RIP that int3 leaves when the shim wants user mode */
 #define GD_RIP			40	/* of the user fault */
 #define GD_CR2			48
+#define GD_RSP			56	/* scratch of the SYSCALL path */
+#define GD_TOP			64	/* the top of the ring-0 stack, where this struct stands */
 /* From the top of the ring-0 stack to struct shim_data. */
 #define GD_SHIM_DATA		((AREA_SHIM_DATA - AREA_GATE_DATA) * 4096)
 

@@ -52,6 +52,8 @@ _Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.
 _Static_assert(offsetof(struct gate_data, to_user) == GD_TO_USER, "layout.h");
 _Static_assert(offsetof(struct gate_data, rip) == GD_RIP, "layout.h");
 _Static_assert(offsetof(struct gate_data, cr2) == GD_CR2, "layout.h");
+_Static_assert(offsetof(struct gate_data, rsp) == GD_RSP, "layout.h");
+_Static_assert(offsetof(struct gate_data, top) == GD_TOP, "layout.h");
 _Static_assert(sizeof(struct shim_data) <= 4096, "one page");
 _Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
 
@@ -282,6 +284,7 @@ void shim_arm_gates(struct vcpu *v)
 	g->in_user = v->gates_armed && v->mode == MMU_USER;
 	g->kernel_cr3 = v->root[MMU_KERNEL].n << 12;
 	g->user_cr3 = v->root[MMU_USER].n << 12;
+	g->top = VCPU_AREA_VA(v->id) + AREA_GATE_DATA * 4096;
 	g->shim_entry = va_of(shim_user_entry);
 	g->to_user = v->gates_armed ? va_of(shim_to_user) : 0;
 	if (shim_on(v->vm))

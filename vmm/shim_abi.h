@@ -95,7 +95,7 @@ struct shim_data {
 
 /* Ring-0 memory: the guest cannot write it. */
 struct gate_data {
-	uint64_t in_user, kernel_cr3, user_cr3, shim_entry, to_user, rip, cr2;
+	uint64_t in_user, kernel_cr3, user_cr3, shim_entry, to_user, rip, cr2, rsp, top;
 };
 
 /* What --shim= can switch. X(name, hypercalls) */

@@ -161,7 +161,7 @@ static int machine_create(struct vm *vm, const char **what)
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return -errno;
-	vm->gates = c->gates && vm->host.fsgsbase && vm->host.kind == VMM_HOST_PVM && (c->shim & SHIM_DOES(iret)) &&
+	vm->gates = c->gates && vm->host.fsgsbase && (c->shim & SHIM_DOES(iret)) &&
 		    (c->shim & SHIM_DOES(segment));
 	vm->kick = kick_choose(c->kick, &vm->host);
 	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
