@@ -48,7 +48,7 @@ static const struct argp_option options[] = {
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
 	{ "gates", OPT_GATES, "vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
-	  "in umbra, or inside the guest without an exit", 2 },
+	  "in umbra, or inside the guest without an exit (default)", 2 },
 	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
 	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 

@@ -38,6 +38,23 @@ static uint64_t tables_at(uint64_t from, uint64_t to, unsigned level)
 	return ((to - 1) >> shift) - (from >> shift) + 1;
 }
 
+/* Fits the tables, which map themselves, and the stack behind l->tables. False: a 4 MiB boundary lies between them. */
+static bool place_tables(struct layout *l, uint64_t round)
+{
+	for (l->nr_tables = 4;; l->nr_tables++) {
+		uint64_t need = 1, tables_end;
+
+		l->stack = l->tables + l->nr_tables * 4096;
+		l->end = ((l->base + l->stack + STACK_BYTES + SLACK + round - 1) & ~(round - 1)) - l->base;
+		l->nr_at[4] = 1;
+		for (unsigned level = 1; level <= 3; level++)
+			need += l->nr_at[level] = tables_at(l->base, l->base + l->end, level);
+		tables_end = (l->base + l->stack + round - 1) & ~(round - 1);
+		if (need <= l->nr_tables)
+			return tables_end == l->base + l->end || l->nr_tables * 4096 + STACK_BYTES + SLACK > round;
+	}
+}
+
 static void place(struct layout *l, const struct image *img, uint64_t initrd_bytes, uint64_t ram_frames)
 {
 	uint64_t at = page_up(img->pa_end), round = 4ull << 20;
@@ -50,17 +67,10 @@ static void place(struct layout *l, const struct image *img, uint64_t initrd_byt
 	l->store = at += 4096;
 	l->console = at += 4096;
 	l->tables = at += 4096;
-	/* The tables map themselves: grow the mapped range until both fit. */
-	for (l->nr_tables = 4;; l->nr_tables++) {
-		uint64_t need = 1;
-
-		l->stack = l->tables + l->nr_tables * 4096;
-		l->end = ((l->base + l->stack + STACK_BYTES + SLACK + round - 1) & ~(round - 1)) - l->base;
-		l->nr_at[4] = 1;
-		for (unsigned level = 1; level <= 3; level++)
-			need += l->nr_at[level] = tables_at(l->base, l->base + l->end, level);
-		if (need <= l->nr_tables)
-			return;
+	while (!place_tables(l, round)) {
+		/* Linux unmaps the boot region up to the 4 MiB boundary behind the tables: the stack and the slack have to
+		 * end there as well, or writable and executable pages remain. */
+		l->tables = ((l->base + l->tables + l->nr_tables * 4096 + round - 1) & ~(round - 1)) - l->base;
 	}
 }
 

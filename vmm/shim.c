@@ -135,19 +135,22 @@ static void patch_text(struct vm *vm, uint8_t *text, size_t size)
 {
 	static const uint8_t call[] = { 0x51, 0x41, 0x53, 0x0f, 0x05, 0x41, 0x5b, 0x59 };
 	static const uint8_t iret[] = { 0x41, 0x53, 0x50, 0xb8, 0x17, 0, 0, 0, 0x0f, 0x05 };
+	static const uint8_t insn[] = { 0x0f, 0x05 };
 	size_t from = 0;
+	uint8_t *p = text, *end = text + size;
 
-	for (size_t i = 0; i + 16 < size; i++) {
-		if (text[i] == 0x51 && !memcmp(text + i, call, sizeof call)) {
-			if (!place_pointer(text, size, &from, va_of(shim_call), text + i, 0x15))
+	for (; (p = memmem(p, end - p, insn, sizeof insn)); p += sizeof insn) {
+		uint8_t *c = p - 3, *r = p - 8;		/* where either pattern would start */
+
+		if (c >= text && end - c >= (ptrdiff_t)sizeof call && !memcmp(c, call, sizeof call)) {
+			if (!place_pointer(text, size, &from, va_of(shim_call), c, 0x15))
 				return;
-			memcpy(text + i + 6, (uint8_t[]){ 0x66, 0x90 }, 2);
+			memcpy(c + 6, (uint8_t[]){ 0x66, 0x90 }, 2);
 			vm->shim_sites++;
-		} else if (text[i] == 0x41 && !memcmp(text + i, iret, sizeof iret) &&
-			   (vm->config->shim & SHIM_DOES(iret))) {
-			if (!place_pointer(text, size, &from, va_of(shim_iret), text + i + 3, 0x25))
+		} else if (r >= text && !memcmp(r, iret, sizeof iret) && (vm->config->shim & SHIM_DOES(iret))) {
+			if (!place_pointer(text, size, &from, va_of(shim_iret), r + 3, 0x25))
 				return;
-			text[i + 9] = 0xcc;
+			r[9] = 0xcc;
 			vm->shim_sites++;
 		}
 	}

@@ -26,6 +26,7 @@ void vmm_config_init(struct vmm_config *c)
 		.prefetch = MMU_PREFETCH_OFF,
 		.large = true,
 		.shim = (1u << SHIM_BITS) - 1,
+		.gates = true,
 		.table = true,
 		.trace_exits = 64,
 	};
