@@ -172,8 +172,8 @@ static int parse(int argc, char **argv, struct request *q)
 static int check_files(const struct bench *b)
 {
 	const char *need[] = { b->kernel, b->image, b->umbra, b->workload };
-	const char *from[] = { "'make kernel' fetches Debian's", "'make bench' and 'make bench-compile' build it", "run 'make'",
-			       "run 'make'" };
+	const char *from[] = { "'make kernel' fetches Debian's", "'make bench' and 'make bench-compile' build it",
+			       "run 'make'", "run 'make'" };
 
 	for (unsigned i = 0; i < sizeof need / sizeof *need; i++)
 		if (access(need[i], R_OK)) {

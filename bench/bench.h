@@ -1,8 +1,8 @@
 /*
  * bench.h - umbra-bench: one job run under several modes in turn, the counters and times of each run, one table.
  *
- * A *job* is what runs in the guest (forks, micro ...), made of one or more *cases*, each measured by itself. A *mode* is
- * a named set of umbra's flags, or a peer: the host itself, or QEMU's emulation. A *sample* is one run of the job in
+ * A *job* is what runs in the guest (forks, micro ...), made of one or more *cases*, each measured by itself. A *mode*
+ * is a named set of umbra's flags, or a peer: the host itself, or QEMU's emulation. A *sample* is one run of the job in
  * one mode. Everything here runs on the main thread.
  */
 #ifndef UMBRA_BENCH_H

@@ -55,19 +55,19 @@ static const struct job jobs[] = {
 	{
 		.name = "forks", .what = "fork, exec of a static busybox, wait", .unit = "fork+exec",
 		.arg = JOB_COUNT, .count = 50, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_forks,
-		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,native,tcg",
+		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,gates,gates-eager-8,native,tcg",
 	}, {
 		.name = "micro", .what = "system call, page faults, pipe round trip ...", .unit = "operation",
 		.arg = JOB_NO_ARG, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_micro,
-		.modes = "off-lazy,shim,shim-eager-8,native,tcg",
+		.modes = "off-lazy,shim,shim-eager-8,gates,gates-eager-8,native,tcg",
 	}, {
 		.name = "compile", .what = "5 C files through cc1 -O2 and as", .unit = "5 files",
 		.arg = JOB_DIR, .timeout_s = 1200, .image = "compile.cpio.gz", .parse = parse_compile,
-		.modes = "off-lazy,shim,shim-eager-8,native,tcg",
+		.modes = "off-lazy,shim,shim-eager-8,gates,gates-eager-8,native,tcg",
 	}, {
 		.name = "boot", .what = "from the start of the program to the first user process", .unit = "boot",
 		.arg = JOB_NO_ARG, .timeout_s = 120, .from_boot = true, .image = "initrd.cpio.gz", .parse = parse_boot,
-		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,tcg",
+		.modes = "off-lazy,off-eager,shim,shim-eager,shim-eager-8,gates-eager-8,tcg",
 	}, {
 		.name = "spin", .what = "an integer loop: user code alone", .unit = "million steps",
 		.arg = JOB_COUNT, .count = 200, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,

@@ -22,7 +22,7 @@ bench:                          ## forks, boot, spin and system calls in several
 	$(Q)scripts/deps build run test
 	$(Q)$(MAKE) -s all initrd kernel
 	$(Q)$(call bench_run,forks -n 3)
-	$(Q)echo; $(call bench_run,boot -n 3 --modes off-lazy$(comma)shim$(comma)shim-eager-8$(comma)tcg)
+	$(Q)echo; $(call bench_run,boot -n 3 --modes off-lazy$(comma)shim$(comma)shim-eager-8$(comma)gates-eager-8$(comma)tcg)
 	$(Q)echo; $(call bench_run,spin -n 3)
 	$(Q)echo; $(call bench_run,micro -n 1)
 

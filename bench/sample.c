@@ -93,8 +93,8 @@ static double now_s(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-/* Starts the program; returns the pipe that its output and messages come in, or -errno. guest_path: PATH is the guest's,
- * so that looking for busybox costs the same. */
+/* Starts the program; returns the pipe that its output and messages come in, or -errno. guest_path: PATH is the
+ * guest's, so that looking for busybox costs the same. */
 static int start(const struct command *c, bool guest_path, pid_t *pid)
 {
 	int out[2], failed[2], in, err = 0;
@@ -136,7 +136,7 @@ static int start(const struct command *c, bool guest_path, pid_t *pid)
 	return err ? err : out[0];
 }
 
-/* ---- the console -------------------------------------------------------------------------------------------------- */
+/* ---- the console ----------------------------------------------------------------------------------------------- */
 
 struct console {
 	const struct bench *b;
@@ -215,7 +215,7 @@ static void console_read(struct console *c, int fd, pid_t pid)
 		console_line(c);
 }
 
-/* ---- counters ----------------------------------------------------------------------------------------------------- */
+/* ---- counters -------------------------------------------------------------------------------------------------- */
 
 double json_number_at(const json_t *o, const char *path)
 {
@@ -259,7 +259,7 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 		fail(s, "the guest's marks do not match what it printed");
 }
 
-/* ---- a sample ----------------------------------------------------------------------------------------------------- */
+/* ---- a sample -------------------------------------------------------------------------------------------------- */
 
 static int run(const struct bench *b, struct command *c, bool native, struct sample *s, int *status)
 {
