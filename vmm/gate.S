@@ -82,7 +82,7 @@ gate_code:
 	.org	gate_code + GATE_PF, 0xf4
 	cmpb	$0, 48+GD_IN_USER(%rsp)
 	je	1f
-	cmpb	$FLAT_USER_CS, 16(%rsp)
+	cmpw	$FLAT_USER_CS, 16(%rsp)
 	jne	1f
 	testb	$1, 25(%rsp)		# TF
 	jnz	1f

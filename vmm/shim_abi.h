@@ -47,6 +47,9 @@
 /* User code and stack selectors that a transition inside the VM serves: Linux's, in its GDT and (PVM) in the host's. */
 #define FLAT_USER_CS	0x33
 #define FLAT_USER_SS	0x2b
+/* FLAT_RING3_CS64 and _SS64, which a SYSCALL frame shows (xen/arch-x86/xen-x86_64.h) */
+#define XEN_USER_CS	0xe033
+#define XEN_USER_SS	0xe02b
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>

@@ -174,11 +174,13 @@ shim_user_entry:
 	incq	SD_SYSCALLS(%rcx)
 	movq	SD_KERNEL_SP(%rcx), %rsp
 	andq	$~15, %rsp
-	pushq	$FLAT_USER_SS
+	movl	$XEN_USER_SS, %eax	# what Xen reports; nobody knows the real ones
+	pushq	%rax
 	pushq	SD_UF_RSP(%rcx)
 	pushq	%r11
+	movl	$XEN_USER_CS, %eax
+	pushq	%rax
 	movq	SD_INFO(%rcx), %rax
-	pushq	$FLAT_USER_CS
 	movb	1(%rax), %r11b		# saved upcall mask
 	movb	%r11b, 4(%rsp)
 	movb	SD_SYSCALL_MASK(%rcx), %r11b
