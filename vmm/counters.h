@@ -61,6 +61,7 @@ struct vcpu_counters {
 	} vcpu;
 #undef X
 	uint64_t hypercalls[COUNTERS_HYPERCALLS];	/* by number, those inside multicalls included */
+	uint64_t invm_hypercalls[COUNTERS_HYPERCALLS];	/* the same, done by the shim without an exit */
 	uint64_t vmm_cycles;				/* TSC cycles between an exit and the next KVM_RUN */
 	uint64_t guest_cycles;				/* TSC cycles inside KVM_RUN, exit costs included */
 	uint64_t idle_cycles;				/* TSC cycles blocked */

@@ -8,6 +8,7 @@
 
 #include "vmm/image.h"
 #include "vmm/shim_abi.h"
+#include "vmm/symbols.h"
 #include "vmm/vm.h"
 
 extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[],
@@ -156,6 +157,19 @@ static void patch_text(struct vm *vm, uint8_t *text, size_t size)
 	}
 }
 
+/*
+ * cmpxchg16b_emu begins with `pushfq; cli; cmp %gs:(%rsi), %rax`. Debian's kernel runs it 5 600 times before it puts the
+ * real instruction in, and each cli is an exit that, as under Xen, does nothing.
+ */
+static void patch_cli(uint8_t *text, size_t size)
+{
+	static const uint8_t emu[] = { 0x9c, 0xfa, 0x65, 0x48, 0x3b, 0x06 };
+	uint8_t *p = text, *end = text + size;
+
+	for (; (p = memmem(p, end - p, emu, sizeof emu)); p += sizeof emu)
+		p[1] = 0x90;
+}
+
 void shim_patch_kernel(struct vm *vm, const struct image *img)
 {
 	if (!shim_on(vm))
@@ -164,6 +178,8 @@ void shim_patch_kernel(struct vm *vm, const struct image *img)
 		const struct image_segment *s = &img->segments[i];
 
 		patch_text(vm, (uint8_t *)vm->ram + s->pa, s->filesz);
+		if (vm->config->shim & SHIM_DOES(misc))
+			patch_cli((uint8_t *)vm->ram + s->pa, s->filesz);
 	}
 }
 
@@ -242,6 +258,7 @@ void shim_sync_in(struct vcpu *v)
 	v->counters.vcpu.invm_syscalls = d->syscalls;
 	v->counters.vcpu.invm_irets = d->irets;
 	v->counters.vcpu.invm_faults = d->faults;
+	memcpy(v->counters.invm_hypercalls, d->calls, sizeof d->calls);
 }
 
 /* Before the guest runs. */
@@ -266,6 +283,7 @@ void shim_sync_out(struct vcpu *v)
 	d->fault_mask = !!TI_GET_IF(&v->traps[14]);
 	d->syscall_to = v->callback[CALLBACKTYPE_syscall];
 	d->syscall_mask = v->callback_mask[CALLBACKTYPE_syscall];
+	d->ts = v->cr0 >> 3 & 1;
 	memcpy(d->debugreg, v->debugreg, sizeof d->debugreg);
 }
 
@@ -360,12 +378,28 @@ uint64_t shim_multicall_done(struct vcpu *v, uint64_t count)
 	return done < count ? done : count;
 }
 
-uint64_t shim_calls(struct vcpu *v, unsigned nr)
-{
-	return shim_on(v->vm) ? data(v)->calls[nr & 63] : 0;
-}
-
 /* ---- the guest stopped inside the shim ----------------------------------------------------------------------------------- */
+
+/* A hypercall that did not come by way of the shim: its site is not one of the patterns. Says so once per site. */
+void shim_note_site(struct vcpu *v)
+{
+	uint64_t rip = v->regs.r.rip - 2;
+	char name[128];
+
+	if (!shim_on(v->vm) || (rip >= SHIM_VA && rip < SHIM_VA + SHIM_CODE_PAGES * 4096))
+		return;
+	for (unsigned i = 0; i < sizeof v->vm->unhooked / sizeof *v->vm->unhooked; i++) {
+		if (v->vm->unhooked[i] == rip)
+			return;
+		if (v->vm->unhooked[i])
+			continue;
+		v->vm->unhooked[i] = rip;
+		if (!v->vm->config->quiet)
+			fprintf(stderr, "umbra: hypercalls from %s are not in a form the shim knows: they exit\r\n",
+				symbols_name(v->vm->symbols, rip, name, sizeof name));
+		return;
+	}
+}
 
 /* The guest kernel is in the shim's code: no event may be delivered on top of it. A hypercall that the VMM did returns
  * there too, but by then nothing is half done. */

@@ -94,6 +94,7 @@ struct shim_data {
 
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */
+	uint64_t ts;				/* the VMM's: CR0.TS, for fpu_taskswitch */
 };
 
 /* Ring-0 memory: the guest cannot write it. */

@@ -220,6 +220,8 @@ SHIM static bool call(uint64_t nr, const uint64_t *a, uint64_t *ret)
 		*ret = 4 << 16 | 17;
 		return (does & SHIM_DOES(misc)) && a[0] == XENVER_version &&
 		       (info->evtchn_upcall_mask || !info->evtchn_upcall_pending);
+	case __HYPERVISOR_fpu_taskswitch:	/* no change: nothing to do */
+		return (does & SHIM_DOES(misc)) && a[0] == D->ts;
 	case __HYPERVISOR_get_debugreg:
 		*ret = D->debugreg[a[0] & 7];
 		return (does & SHIM_DOES(misc)) && (a[0] < 4 || a[0] == 6 || a[0] == 7);

@@ -51,6 +51,11 @@ uint64_t stats_hypercalls(const struct vcpu_counters *c)
 	return sum_words(c->hypercalls, COUNTERS_HYPERCALLS);
 }
 
+uint64_t stats_invm_hypercalls(const struct vcpu_counters *c)
+{
+	return sum_words(c->invm_hypercalls, COUNTERS_HYPERCALLS);
+}
+
 void stats_sum(struct vm *vm, struct vcpu_counters *c, struct mmu_stats *m)
 {
 	memset(c, 0, sizeof *c);

@@ -10,6 +10,7 @@
 uint64_t stats_exits(const struct vcpu_counters *c);
 uint64_t stats_emulated(const struct vcpu_counters *c);
 uint64_t stats_hypercalls(const struct vcpu_counters *c);
+uint64_t stats_invm_hypercalls(const struct vcpu_counters *c);
 
 /* The guest's run so far, or the whole of it once it has ended, in ns. */
 uint64_t stats_wall_ns(struct vm *vm);

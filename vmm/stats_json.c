@@ -13,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "vmm/shim_abi.h"
 #include "vmm/stats.h"
 
 #define SCHEMA	1
@@ -73,6 +74,21 @@ static void set_cycles(struct builder *b, json_t *object, const char *name, uint
 
 /* ---- parts ------------------------------------------------------------------------------------------------------ */
 
+static json_t *shim_json(unsigned shim)
+{
+	static const char *const names[] = {
+#define X(name, what) #name,
+		SHIM_FEATURES(X)
+#undef X
+	};
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < SHIM_BITS; i++)
+		if (shim >> i & 1)
+			json_array_append_new(list, json_string(names[i]));
+	return list;
+}
+
 static json_t *config_json(struct builder *b)
 {
 	const struct vmm_config *c = b->vm->config;
@@ -96,6 +112,8 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "prefetch", stats_prefetch_word(c->prefetch));
 	set_u64(b, o, "prefetch_entries", c->prefetch_n);
 	set_bool(b, o, "large", c->large);
+	set(b, o, "shim", shim_json(c->shim));
+	set_bool(b, o, "gates_invm", b->vm->gates);
 	set_u64(b, o, "audit", c->audit);
 	set_text(b, o, "expect", c->expect);
 	set_real(b, o, "timeout_s", c->timeout > 0 ? c->timeout : -1);
@@ -145,6 +163,12 @@ static json_t *counters_json(struct builder *b, const struct vcpu_counters *c)
 		if (c->hypercalls[i])
 			set_u64(b, group, stats_hypercall_name(i, spare), c->hypercalls[i]);
 	set(b, o, "hypercalls", group);
+	group = json_object();
+	set_u64(b, group, "total", stats_invm_hypercalls(c));
+	for (unsigned i = 0; i < COUNTERS_HYPERCALLS; i++)
+		if (c->invm_hypercalls[i])
+			set_u64(b, group, stats_hypercall_name(i, spare), c->invm_hypercalls[i]);
+	set(b, o, "invm_hypercalls", group);
 #define X(name, what) set_u64(b, o, #name, c->vcpu.name);
 	VCPU_COUNTERS(X)
 #undef X

@@ -199,6 +199,7 @@ static void print_faults(struct table *t)
 {
 	ROW(m.hidden, "hidden", "guest allows it, shadow absent or weaker");
 	ROW(m.true_faults, "true", "guest forbids it: reflected into the guest");
+	ROW(c.vcpu.invm_faults, "true, in VM", "the same, reflected by the shim without an exit");
 	ROW(m.pt_write, "PT-write", "write to a page-table page");
 	ROW(m.spurious, "spurious", "shadow allowed it already");
 	ROW(m.bad, "bad", "frame not the guest's, or reserved bits");
@@ -214,18 +215,25 @@ static void print_exits(struct table *t)
 	end_section(t, "exits", SORTED | SUMMED);
 }
 
+/* Names the row of hypercall `nr`; NULL rows have nothing to show. */
+static void name_hypercall(struct row *r, unsigned nr)
+{
+	const char *name;
+
+	if (!r)
+		return;
+	name = stats_hypercall_name(nr, r->spare);
+	r->name = name == r->spare ? NULL : name;	/* sorting moves the row */
+}
+
 static void print_hypercalls(struct table *t)
 {
-	for (unsigned i = 0; i < COUNTERS_HYPERCALLS; i++) {
-		struct row *r = ROW(c.hypercalls[i], NULL, "");
-		const char *name;
-
-		if (!r)
-			continue;
-		name = stats_hypercall_name(i, r->spare);
-		r->name = name == r->spare ? NULL : name;	/* sorting moves the row */
-	}
+	for (unsigned i = 0; i < COUNTERS_HYPERCALLS; i++)
+		name_hypercall(ROW(c.hypercalls[i], NULL, ""), i);
 	end_section(t, "hypercalls", SORTED | SUMMED);
+	for (unsigned i = 0; i < COUNTERS_HYPERCALLS; i++)
+		name_hypercall(ROW(c.invm_hypercalls[i], NULL, ""), i);
+	end_section(t, "in-VM calls", SORTED | SUMMED);
 }
 
 static void print_emulated(struct table *t)

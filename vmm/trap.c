@@ -224,6 +224,7 @@ void trap_syscall(struct vcpu *v, bool compat)
 {
 	if (v->mode == MMU_KERNEL) {
 		v->counters.exits.hypercall++;
+		shim_note_site(v);
 		xen_hypercall(v);
 		return;
 	}

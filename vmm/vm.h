@@ -173,6 +173,7 @@ struct vm {
 	struct vcpu *vcpus;
 	bool gates;			/* transitions between user and kernel inside the VM */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
+	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
 
 	/* how it ends: first writer wins, `stop` under end_lock */
 	pthread_mutex_t end_lock;
@@ -254,12 +255,12 @@ void shim_set_info(struct vcpu *v, const void *hva);
 void shim_sync_in(struct vcpu *v);
 void shim_sync_out(struct vcpu *v);
 bool shim_busy(const struct vcpu *v);
+void shim_note_site(struct vcpu *v);
 void shim_arm_gates(struct vcpu *v);
 void shim_find_mode(struct vcpu *v);
 void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
 void shim_abort(struct vcpu *v);
 uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
-uint64_t shim_calls(struct vcpu *v, unsigned nr);
 
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */
 /* Through the kernel space of `v`. 0 or -EFAULT; then nothing or a prefix was copied. */
