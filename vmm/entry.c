@@ -256,6 +256,15 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 			e->vector = 13;
 			return;
 		}
+		if (in_gate(f->rip, GATE_BP, GATE_SYSCALL_RING0) && vector >= 10 && vector <= 13 && v->gates_armed) {
+			uint32_t code = e->error_code;
+
+			context_from_regs(v);	/* the same on the way from the shim to user mode */
+			shim_take_user_fault(v, &e->error_code, &e->cr2);
+			e->error_code = code;
+			e->vector = 13;
+			return;
+		}
 		trace_exit(v, e);
 		return fail(e, "an exception inside the gate");
 	}
