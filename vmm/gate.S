@@ -82,7 +82,7 @@ gate_code:
 	.org	gate_code + GATE_PF, 0xf4
 	cmpb	$0, 48+GD_IN_USER(%rsp)
 	je	1f
-	cmpw	$FLAT_USER_CS, 16(%rsp)
+	cmpb	$USER_CS_BYTE, 16(%rsp)
 	jne	1f
 	testb	$1, 25(%rsp)		# TF
 	jnz	1f
@@ -103,8 +103,9 @@ gate_code:
 	hlt
 
 /*
- * #BP. The shim's own, at GD_TO_USER: load the user root and return to what struct shim_data names. CS and SS are fixed,
- * RFLAGS filtered: the guest kernel can write that struct. RSP: RIP, CS, RFLAGS, RSP, SS.
+ * #BP. The shim's own, at GD_TO_USER: load the user root and return to what struct shim_data names. The guest kernel can
+ * write that struct: CS and SS are made ring 3's, RFLAGS filtered; what iretq refuses is the guest's #GP. RSP: RIP, CS,
+ * RFLAGS, RSP, SS.
  */
 	.org	gate_code + GATE_BP, 0xf4
 	pushq	%rax
@@ -116,14 +117,18 @@ gate_code:
 	movq	%rax, %cr3
 	movq	48+GD_SHIM_DATA+SD_UF_RIP(%rsp), %rax
 	movq	%rax, 8(%rsp)
-	movq	$FLAT_USER_CS, 16(%rsp)
+	movq	48+GD_SHIM_DATA+SD_UF_CS(%rsp), %rax
+	orl	$3, %eax
+	movq	%rax, 16(%rsp)
 	movq	48+GD_SHIM_DATA+SD_UF_FLAGS(%rsp), %rax
 	andl	$0x240cd5, %eax		# no TF, IOPL, NT, VM
 	orl	$0x202, %eax
 	movq	%rax, 24(%rsp)
 	movq	48+GD_SHIM_DATA+SD_UF_RSP(%rsp), %rax
 	movq	%rax, 32(%rsp)
-	movq	$FLAT_USER_SS, 40(%rsp)
+	movq	48+GD_SHIM_DATA+SD_UF_SS(%rsp), %rax
+	orl	$3, %eax
+	movq	%rax, 40(%rsp)
 	popq	%rax
 	iretq
 1:	popq	%rax
@@ -141,10 +146,10 @@ gate_code:
 	movb	$0, %gs:GD_IN_USER
 	movq	%rsp, %gs:GD_RSP
 	movq	%gs:GD_TOP, %rsp
-	pushq	$FLAT_USER_SS
+	pushq	$XEN_USER_SS
 	pushq	%gs:GD_RSP
 	pushq	$2
-	pushq	$FLAT_USER_CS
+	pushq	$XEN_USER_CS
 	pushq	%gs:GD_SHIM_ENTRY
 	pushq	%rax
 	leaq	gate_code+GATE_SYSCALL(%rip), %rax

@@ -47,6 +47,8 @@ _Static_assert(offsetof(struct shim_data, syscalls) == SD_SYSCALLS, "shim_abi.h"
 _Static_assert(offsetof(struct shim_data, faults) == SD_FAULTS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, user_l4) == SD_USER_L4, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_error) == SD_UF_ERROR, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_cs) == SD_UF_CS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, uf_ss) == SD_UF_SS, "shim_abi.h");
 _Static_assert(offsetof(struct gate_data, kernel_cr3) == GD_KERNEL_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, user_cr3) == GD_USER_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.h");
@@ -290,8 +292,13 @@ void shim_sync_out(struct vcpu *v)
 /*
  * Whether user mode may be left and entered inside the VM now. A debugged guest's transitions all go through the VMM.
  */
-static bool gates_ready(const struct vcpu *v)
+static bool gates_ready(struct vcpu *v)
 {
+	uint64_t cs = monitor_gdt(v)[USER_CS_BYTE / 8];
+
+	/* The shim goes on with the user's CS: it has to be 64-bit code, or absent. */
+	if ((cs >> 47 & 1) && !(cs >> 53 & 1))
+		return false;
 	return v->vm->gates && !(v->debugreg[7] & 0xff) && !v->step.on && v->l4[MMU_USER].n != MMU_NO_GFN.n &&
 	       v->traps[14].address && v->callback[CALLBACKTYPE_syscall] && !v->gs_user_selector;
 }
@@ -327,8 +334,8 @@ void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
 	v->regs.r.rip = d->uf_rip;
 	v->regs.r.rsp = d->uf_rsp;
 	v->regs.r.rflags = d->uf_flags;
-	v->regs.cs = FLAT_USER_CS;
-	v->regs.ss = FLAT_USER_SS;
+	v->regs.cs = d->uf_cs | 3;
+	v->regs.ss = d->uf_ss | 3;
 	*error_code = d->uf_error & (MMU_PF_W | MMU_PF_FETCH);
 	*cr2 = d->uf_cr2;
 	v->gs_base[MMU_USER] = canonical(d->gs_user);

@@ -43,10 +43,12 @@
 #define SD_SYSCALLS	304
 #define SD_FAULTS	312
 #define SD_USER_L4	320
+#define SD_UF_CS	328
+#define SD_UF_SS	336
 
-/* User code and stack selectors that a transition inside the VM serves: Linux's, in its GDT and (PVM) in the host's. */
-#define FLAT_USER_CS	0x33
-#define FLAT_USER_SS	0x2b
+/* User code that a transition inside the VM serves has a selector whose low byte is this: Linux's 0x33, in its GDT and
+ * (PVM) in the host's, or Xen's 0xe033. The VMM sees to it that 0x33 is 64-bit code where it exists. */
+#define USER_CS_BYTE	0x33
 /* FLAT_RING3_CS64 and _SS64, which a SYSCALL frame shows (xen/arch-x86/xen-x86_64.h) */
 #define XEN_USER_CS	0xe033
 #define XEN_USER_SS	0xe02b
@@ -91,6 +93,7 @@ struct shim_data {
 	uint32_t pad1;
 	uint64_t irets, syscalls, faults;	/* the shim's: transitions done here */
 	uint64_t user_l4;			/* the VMM's: gfn */
+	uint64_t uf_cs, uf_ss;			/* the shim's, with uf_rip */
 
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */

@@ -110,9 +110,7 @@ shim_iret_user:
 	je	shim_iret_exit
 	cmpq	$0, 3*8(%rsp)		# flags
 	jne	shim_iret_exit
-	cmpq	$FLAT_USER_CS, 5*8(%rsp)
-	jne	shim_iret_exit
-	cmpq	$FLAT_USER_SS, 8*8(%rsp)
+	cmpb	$USER_CS_BYTE, 5*8(%rsp)
 	jne	shim_iret_exit
 	movl	SD_HEAD(%rcx), %eax	# page-table updates the VMM has not seen
 	cmpl	SD_TAIL(%rcx), %eax
@@ -136,6 +134,10 @@ shim_iret_user:
 	movq	%rax, SD_UF_FLAGS(%rcx)
 	movq	7*8(%rsp), %rax
 	movq	%rax, SD_UF_RSP(%rcx)
+	movq	5*8(%rsp), %rax
+	movq	%rax, SD_UF_CS(%rcx)
+	movq	8*8(%rsp), %rax
+	movq	%rax, SD_UF_SS(%rcx)
 	incq	SD_IRETS(%rcx)
 	rdgsbase %rax
 	movq	%rax, SD_GS_KERNEL(%rcx)
@@ -207,6 +209,10 @@ shim_user_fault:
 	movq	%rdx, SD_UF_FLAGS(%rcx)
 	movq	-16(%rax), %rdx
 	movq	%rdx, SD_UF_RSP(%rcx)
+	movzwl	-32(%rax), %edx
+	movq	%rdx, SD_UF_CS(%rcx)
+	movzwl	-8(%rax), %edx
+	movq	%rdx, SD_UF_SS(%rcx)
 	movq	GD_CR2(%rax), %rsi
 	movq	%rsi, SD_UF_CR2(%rcx)
 	movabsq	$SHIM_STACK_VA+0x2000, %rsp
@@ -228,11 +234,11 @@ shim_user_fault:
 	incq	SD_FAULTS(%rcx)
 	movq	SD_KERNEL_SP(%rcx), %rsp
 	andq	$~15, %rsp
-	pushq	$FLAT_USER_SS
+	pushq	SD_UF_SS(%rcx)
 	pushq	SD_UF_RSP(%rcx)
 	pushq	SD_UF_FLAGS(%rcx)
 	movq	SD_INFO(%rcx), %rax
-	pushq	$FLAT_USER_CS
+	pushq	SD_UF_CS(%rcx)
 	movb	1(%rax), %r11b
 	movb	%r11b, 4(%rsp)
 	movb	SD_FAULT_MASK(%rcx), %r11b
