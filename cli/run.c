@@ -22,7 +22,7 @@
 
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
-	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
+	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPU, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_SYMBOLS, OPT_NO_REBOOT,
 };
 
@@ -49,6 +49,10 @@ static const struct argp_option options[] = {
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
 	{ "gates", OPT_GATES, "vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
 	  "in umbra, or inside the guest without an exit (default)", 2 },
+	{ "helper", OPT_HELPER, "on|off", 0, "A thread on another core that prebuilds shadow entries from what the guest writes to its "
+	  "page tables (needs --shim; default off)", 2 },
+	{ "heuristic", OPT_HEURISTIC, "NAME[,KEY=N...]", 0, "What it prebuilds; repeatable; help lists them (default update)", 2 },
+	{ "helper-cpus", OPT_HELPER_CPU, "CPU", 0, "The host CPU it runs on (default any)", 2 },
 	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
 	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 
@@ -273,6 +277,31 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_PREFETCH:
 		return parse_prefetch(arg, config);
+	case OPT_HELPER:
+		r = parse_choice("helper", arg, switch_choices, &choice);
+		config->helper = choice;
+		break;
+	case OPT_HELPER_CPU: {
+		uint64_t cpu;
+
+		r = parse_number("helper-cpus", arg, 0, sysconf(_SC_NPROCESSORS_CONF) - 1, &cpu);
+		config->helper_cpu = cpu;
+		break;
+	}
+	case OPT_HEURISTIC: {
+		char why[128];
+
+		if (!strcmp(arg, "help")) {
+			heuristic_help(stdout);
+			exit(0);
+		}
+		if (config->nr_heuristics == HELPER_MAX_HEURISTICS)
+			return bad_value("heuristic", arg, "more than %u", HELPER_MAX_HEURISTICS);
+		if (heuristic_parse(arg, &config->heuristics[config->nr_heuristics], why, sizeof why))
+			return bad_value("heuristic", arg, "%s", why);
+		config->nr_heuristics++;
+		return 0;
+	}
 	case OPT_GATES:
 		r = parse_choice("gates", arg, gates_choices, &choice);
 		config->gates = choice;

@@ -49,6 +49,7 @@ _Static_assert(offsetof(struct shim_data, user_l4) == SD_USER_L4, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_error) == SD_UF_ERROR, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_cs) == SD_UF_CS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_ss) == SD_UF_SS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, ring_watched) == SD_RING_WATCHED, "shim_abi.h");
 _Static_assert(offsetof(struct gate_data, kernel_cr3) == GD_KERNEL_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, user_cr3) == GD_USER_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.h");
@@ -245,6 +246,8 @@ void shim_sync_in(struct vcpu *v)
 	v->shim_tail = head;
 	__atomic_store_n(&d->tail, head, __ATOMIC_RELEASE);
 	v->counters.vcpu.ring_entries += n;
+	if (n && v->vm->helper)
+		helper_wake(v->vm->helper);
 	d->removed = 0;			/* queued as kicks, which the next resume runs */
 
 	v->deadline = d->deadline;
@@ -372,6 +375,60 @@ void shim_set_info(struct vcpu *v, const void *hva)
 		data(v)->info = RAM_MAP_VA + ((const char *)hva - ram);
 	else
 		data(v)->info = SHIM_INFO_VA + v->id * sizeof(struct vcpu_info);
+}
+
+/* ---- the helper thread's view of the ring ------------------------------------------------------------------------------ */
+
+/* struct helper_source: looks at entries without taking them; the VMM still does. What the guest put there is checked by
+ * mmu_prebuild(). */
+static unsigned ring_read(void *arg, uint32_t *cursor, struct helper_update *out, unsigned max, uint64_t *lost)
+{
+	struct vcpu *v = arg;
+	const uint64_t *ring = (const uint64_t *)(v->area + AREA_SHIM_RING * 4096);
+	uint32_t head = __atomic_load_n(&data(v)->head, __ATOMIC_ACQUIRE), waiting = head - *cursor;
+	unsigned n = 0;
+
+	if (waiting > SHIM_RING) {
+		*lost += waiting - SHIM_RING;
+		*cursor = head - SHIM_RING;
+	}
+	for (; *cursor != head && n < max; ++*cursor) {
+		uint64_t e = __atomic_load_n(&ring[*cursor & (SHIM_RING - 1)], __ATOMIC_RELAXED);
+
+		if ((e & 7) == SHIM_UPDATE)
+			out[n++] = (struct helper_update){ { e >> 12 }, e >> 3 & 511 };
+	}
+	return n;
+}
+
+static void ring_watching(void *arg, bool yes)
+{
+	struct vcpu *v = arg;
+
+	__atomic_store_n(&data(v)->ring_watched, yes, __ATOMIC_SEQ_CST);
+}
+
+/* Once the vCPUs exist, before they run. */
+int shim_start_helper(struct vm *vm)
+{
+	struct helper_source sources[VMM_MAX_VCPUS];
+	struct helper_config c = {
+		.mmu = vm->mmu, .sources = sources, .nr_sources = vm->nr_vcpus, .cpu = vm->config->helper_cpu,
+		.nr_heuristics = vm->config->nr_heuristics, .spin_us = 200, .yield_us = 2000,
+	};
+
+	if (!vm->config->helper || !shim_on(vm))
+		return 0;
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		sources[i] = (struct helper_source){ ring_read, ring_watching, &vm->vcpus[i] };
+	memcpy(c.heuristics, vm->config->heuristics, sizeof c.heuristics);
+	if (!c.nr_heuristics) {
+		char why[128];
+
+		c.nr_heuristics = 1;
+		heuristic_parse("update", &c.heuristics[0], why, sizeof why);
+	}
+	return helper_start(&c, &vm->helper);
 }
 
 /* How many entries of a multicall that came from the shim are over already. Consumes the answer. */

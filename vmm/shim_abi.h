@@ -7,6 +7,7 @@
 #define UMBRA_VMM_SHIM_ABI_H
 
 #define SHIM_RING	4096			/* entries, a power of two */
+#define SHIM_RING_HIGH	3072			/* with more in it than this the guest lets the VMM read it */
 
 /* Byte offsets into struct shim_data for assembly; shim.c asserts them. */
 #define SD_SAVED_RSP	0
@@ -45,6 +46,7 @@
 #define SD_USER_L4	320
 #define SD_UF_CS	328
 #define SD_UF_SS	336
+#define SD_RING_WATCHED	344
 
 /* User code that a transition inside the VM serves has a selector whose low byte is this: Linux's 0x33, in its GDT and
  * (PVM) in the host's, or Xen's 0xe033. The VMM sees to it that 0x33 is 64-bit code where it exists. */
@@ -94,6 +96,7 @@ struct shim_data {
 	uint64_t irets, syscalls, faults;	/* the shim's: transitions done here */
 	uint64_t user_l4;			/* the VMM's: gfn */
 	uint64_t uf_cs, uf_ss;			/* the shim's, with uf_rip */
+	uint8_t ring_watched;			/* the helper thread's: it looks at the ring; the way to user mode need not exit */
 
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */

@@ -112,9 +112,14 @@ shim_iret_user:
 	jne	shim_iret_exit
 	cmpb	$USER_CS_BYTE, 5*8(%rsp)
 	jne	shim_iret_exit
-	movl	SD_HEAD(%rcx), %eax	# page-table updates the VMM has not seen
-	cmpl	SD_TAIL(%rcx), %eax
-	jne	shim_iret_exit
+	movl	SD_HEAD(%rcx), %eax	# page-table updates the VMM has not seen: fine if the helper has
+	subl	SD_TAIL(%rcx), %eax
+	jz	1f
+	cmpb	$0, SD_RING_WATCHED(%rcx)
+	je	shim_iret_exit
+	cmpl	$SHIM_RING_HIGH, %eax
+	ja	shim_iret_exit
+1:
 	movq	4*8(%rsp), %rax		# rip in the lower half
 	shrq	$47, %rax
 	jnz	shim_iret_exit

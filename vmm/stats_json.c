@@ -114,6 +114,7 @@ static json_t *config_json(struct builder *b)
 	set_bool(b, o, "large", c->large);
 	set(b, o, "shim", shim_json(c->shim));
 	set_bool(b, o, "gates_invm", b->vm->gates);
+	set_bool(b, o, "helper", c->helper);
 	set_u64(b, o, "audit", c->audit);
 	set_text(b, o, "expect", c->expect);
 	set_real(b, o, "timeout_s", c->timeout > 0 ? c->timeout : -1);
@@ -137,6 +138,35 @@ static json_t *host_json(struct builder *b)
 	set_u64(b, o, "memory_bytes", h->memory);
 	set(b, o, "tsc_khz", b->vm->tsc_khz ? json_integer(b->vm->tsc_khz) : json_null());
 	set_bool(b, o, "tsc_constant", h->tsc_constant);
+	return o;
+}
+
+/* null while the guest runs or without the thread. */
+static json_t *helper_json(struct builder *b)
+{
+	const struct helper_stats *h = &b->vm->helper_stats;
+	const struct vmm_config *c = b->vm->config;
+	json_t *o, *list, *e;
+
+	if (!c->helper)
+		return json_null();
+	o = json_object();
+	set_u64(b, o, "updates", h->updates);
+	set_u64(b, o, "lost", h->lost);
+	set_u64(b, o, "sleeps", h->sleeps);
+	set_u64(b, o, "cpu_ns", h->cpu_ns);
+	list = json_array();
+	for (unsigned i = 0; i < (c->nr_heuristics ? c->nr_heuristics : 1); i++) {
+		e = json_object();
+		set(b, e, "name", json_string(c->nr_heuristics ? heuristic_name(c->heuristics[i].ops) : "update"));
+		set_u64(b, e, "issued", h->heuristics[i].issued);
+		set_u64(b, e, "built", h->heuristics[i].built);
+		set_u64(b, e, "present", h->heuristics[i].present);
+		set_u64(b, e, "nowhere", h->heuristics[i].nowhere);
+		set_u64(b, e, "nothing", h->heuristics[i].nothing);
+		json_array_append_new(list, e);
+	}
+	set(b, o, "heuristics", list);
 	return o;
 }
 
@@ -285,6 +315,7 @@ static json_t *report_json(struct builder *b)
 	set_u64(b, root, "schema", SCHEMA);
 	set_text(b, root, "umbra", vmm_version());
 	set(b, root, "config", config_json(b));
+	set(b, root, "helper", helper_json(b));
 	set(b, root, "host", host_json(b));
 	set(b, root, "end", end_json(b));
 	set(b, root, "total", counters_json(b, &c));

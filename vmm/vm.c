@@ -29,6 +29,7 @@ void vmm_config_init(struct vmm_config *c)
 		.gates = true,
 		.table = true,
 		.trace_exits = 64,
+		.helper_cpu = -1,
 	};
 }
 
@@ -296,7 +297,15 @@ static int run_once(const struct vmm_config *config, bool *again)
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
+	r = shim_start_helper(&vm);
+	if (r) {
+		fprintf(stderr, "umbra: the helper thread does not start: %s\n", strerror(-r));
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
 	run_vcpus(&vm);
+	helper_stop(vm.helper, &vm.helper_stats);
+	vm.helper = NULL;
 	console_finish(&vm);
 	if (vm.dump)
 		fputs(vm.dump, stderr);

@@ -171,6 +171,8 @@ struct vm {
 
 	unsigned nr_vcpus;
 	struct vcpu *vcpus;
+	struct helper *helper;		/* NULL: none */
+	struct helper_stats helper_stats;	/* once it has ended */
 	bool gates;			/* transitions between user and kernel inside the VM */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
@@ -260,6 +262,7 @@ void shim_arm_gates(struct vcpu *v);
 void shim_find_mode(struct vcpu *v);
 void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
 void shim_abort(struct vcpu *v);
+int shim_start_helper(struct vm *vm);
 uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
 
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "helper/helper.h"
 #include "mmu/mmu.h"
 
 #define VMM_MAX_VCPUS	32
@@ -43,6 +44,10 @@ struct vmm_config {
 	unsigned prefetch_n;
 	bool large;
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
+	bool helper;			/* the helper thread, where the shim is on */
+	struct heuristic_config heuristics[HELPER_MAX_HEURISTICS];
+	unsigned nr_heuristics;		/* 0: 'update' */
+	int helper_cpu;			/* -1: any */
 	bool gates;			/* user/kernel transitions inside the VM, where the host and shim allow it */
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
