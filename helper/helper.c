@@ -18,6 +18,12 @@
 #define BATCH		64u
 #define LOOKS_PER_CLOCK	64u	/* how often an idle spin looks before it reads the clock */
 
+/* Counters have one writer; others read them as they are. */
+static void count(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
 struct helper {
 	struct helper_config config;
 	struct helper_source *sources;
@@ -31,19 +37,19 @@ struct helper {
 
 void heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index)
 {
-	c->stats->issued++;
+	count(&c->stats->issued, 1);
 	switch (mmu_prebuild(c->cpu, table, index, c->source)) {
 	case MMU_PB_BUILT:
-		c->stats->built++;
+		count(&c->stats->built, 1);
 		break;
 	case MMU_PB_PRESENT:
-		c->stats->present++;
+		count(&c->stats->present, 1);
 		break;
 	case MMU_PB_NO_SHADOW:
-		c->stats->nowhere++;
+		count(&c->stats->nowhere, 1);
 		break;
 	case MMU_PB_NOTHING:
-		c->stats->nothing++;
+		count(&c->stats->nothing, 1);
 		break;
 	}
 }
@@ -64,10 +70,12 @@ static bool work(struct helper *h)
 
 	for (unsigned s = 0; s < h->config.nr_sources; s++) {
 		struct helper_source *src = &h->sources[s];
-		unsigned n = src->read(src->arg, &h->cursors[s], u, BATCH, &h->stats.lost);
+		uint64_t lost = 0;
+		unsigned n = src->read(src->arg, &h->cursors[s], u, BATCH, &lost);
 
 		any |= n != 0;
-		h->stats.updates += n;
+		count(&h->stats.updates, n);
+		count(&h->stats.lost, lost);
 		for (unsigned i = 0; i < h->config.nr_heuristics; i++) {
 			const struct heuristic_config *hc = &h->config.heuristics[i];
 			struct heuristic_ctx c = { h->cpu, hc->value, &h->stats.heuristics[i], MMU_SRC_FIRST_HEURISTIC + i };
@@ -87,15 +95,15 @@ static void set_watching(struct helper *h, bool yes)
 
 static void go_to_sleep(struct helper *h)
 {
-	uint64_t count;
+	uint64_t ticket;
 
 	set_watching(h, false);
 	atomic_store(&h->asleep, true);
 	if (!work(h) && !atomic_load(&h->stop)) {	/* nothing came in between */
-		h->stats.sleeps++;
-		h->stats.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-		if (read(h->wake_fd, &count, sizeof count) == sizeof count)
-			h->stats.wakes++;
+		count(&h->stats.sleeps, 1);
+		__atomic_store_n(&h->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
+		if (read(h->wake_fd, &ticket, sizeof ticket) == sizeof ticket)
+			count(&h->stats.wakes, 1);
 	}
 	atomic_store(&h->asleep, false);
 	set_watching(h, true);
@@ -130,7 +138,7 @@ static void *helper_thread(void *arg)
 		}
 	}
 	set_watching(h, false);
-	h->stats.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	__atomic_store_n(&h->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
 	return NULL;
 }
 
