@@ -3,16 +3,17 @@
 #   high   linked at -2 GiB like Linux, `syscall` inline          page   the same, calls through the hypercall page
 #   low    linked in the lower half, at 1 GiB                     old    at 0, hypercall page, __xen_guest section, no notes
 GUEST_DIR     := $(B)/guests
-GUEST_KERNELS := hello:high,page,low,old traps:high,low user:high,page mmu:high,old events:page,high hostile:high wait:high
+GUEST_KERNELS := hello:high,page,low,old traps:high,low user:high,page mmu:high,old events:page,high hostile:high wait:high shim:page,high hostile_shim:page
 GUEST_SOURCES_traps := exceptions privileged debug breakpoints
 GUEST_SOURCES_user  := user user_segments user_compat
 GUEST_SOURCES_events := events timers
 GUEST_SOURCES_hostile := hostile hostile_cpu
+GUEST_SOURCES_shim  := shim shim_frames shim_events
 GUEST_SOURCES_mmu   := mmu_calls mmu_access mmu_tables
 
 GUEST_CFLAGS := -std=gnu17 $(WARN) -Wno-address-of-packed-member -O2 -g -ffreestanding -fno-strict-aliasing -fno-pie \
 	-fno-stack-protector -fno-asynchronous-unwind-tables -fno-toplevel-reorder -fcf-protection=none -mno-red-zone -mgeneral-regs-only \
-	-D__XEN_INTERFACE_VERSION__=0x00040d00 -Itests/guests
+	-D__XEN_INTERFACE_VERSION__=0x00040d00 -Itests/guests -I.
 GUEST_FLAGS_high := -mcmodel=kernel
 GUEST_FLAGS_page := -mcmodel=kernel -DHYPERCALL_BY_PAGE
 GUEST_FLAGS_low  := -mcmodel=small

@@ -197,6 +197,11 @@ int user_run(struct regs *regs);
 int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi);
 /* The same for 32-bit code. */
 int user32_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi);
+/* Linux's selectors: those that transitions inside the VM serve. linux_user_init(): user_init(), and a GDT with them. */
+#define LINUX_USER_CS	0x33
+#define LINUX_USER_SS	0x2b
+void linux_user_init(void);
+int linux_user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi);
 extern uint64_t iret_flags;		/* iret_context.flags of every iret: 0 or VGCF_in_syscall */
 extern uint8_t *user_data;		/* kernel's own mapping of the data pages */
 uint64_t user_address(const char *code);

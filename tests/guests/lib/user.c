@@ -59,12 +59,33 @@ int user_run(struct regs *regs)
 	return (int)regs->vector;
 }
 
-static int user_start(struct regs *regs, const char *code, uint16_t cs, uint64_t rdi, uint64_t rsi)
+void linux_user_init(void)
+{
+	static uint64_t *gdt;
+	uint64_t frame;
+	long r;
+
+	user_init();
+	if (gdt)
+		return;
+	gdt = page_alloc();
+	gdt[LINUX_USER_SS / 8] = 0x00cff3000000ffff;
+	gdt[LINUX_USER_CS / 8] = 0x00affb000000ffff;
+	page_protect(gdt, PTE_RO_DATA);
+	frame = va_to_mfn(gdt);
+	r = hcall2(set_gdt, PTR(&frame), 512);
+	if (r) {
+		say("FAIL set_gdt: %ld", r);
+		guest_end(false);
+	}
+}
+
+static int user_start(struct regs *regs, const char *code, uint16_t cs, uint16_t ss, uint64_t rdi, uint64_t rsi)
 {
 	memset(regs, 0, sizeof(*regs));
 	regs->rip = user_address(code);
 	regs->cs = cs;
-	regs->ss = FLAT_USER_SS64;
+	regs->ss = ss;
 	regs->rsp = USER_STACK_TOP;
 	regs->rflags = RFLAGS_IF | 2;
 	regs->rdi = rdi;
@@ -74,10 +95,15 @@ static int user_start(struct regs *regs, const char *code, uint16_t cs, uint64_t
 
 int user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
 {
-	return user_start(regs, code, FLAT_USER_CS64, rdi, rsi);
+	return user_start(regs, code, FLAT_USER_CS64, FLAT_USER_SS64, rdi, rsi);
 }
 
 int user32_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
 {
-	return user_start(regs, code, FLAT_USER_CS32, rdi, rsi);
+	return user_start(regs, code, FLAT_USER_CS32, FLAT_USER_SS64, rdi, rsi);
+}
+
+int linux_user_call(struct regs *regs, const char *code, uint64_t rdi, uint64_t rsi)
+{
+	return user_start(regs, code, LINUX_USER_CS, LINUX_USER_SS, rdi, rsi);
 }

@@ -91,6 +91,38 @@ user_after_syscall:
 	entry	user_spin			# until an event takes the vCPU away
 	incq	%rbx
 	jmp	user_spin
+	entry	user_bare_syscall		# no register but SYSCALL's own two
+	syscall
+	int	$0x80
+	entry	user_syscalls			# for ever; rbx counts
+	incq	%rbx
+	syscall
+	jmp	user_syscalls
+	entry	user_faults			# rdi: where a read faults and is passed over, for ever; rbx counts
+	incq	%rbx
+	movb	(%rdi), %al
+	jmp	user_faults
+	entry	user_odd_syscalls		# rdi: flags, rsi: rsp, rdx: how often
+	pushq	%rdi
+	popfq
+	movq	%rsi, %rsp
+1:	syscall
+	decq	%rdx
+	jnz	1b
+	int	$0x80
+	entry	user_vectors			# rdi through an XMM register across SYSCALL to rax; rsi: a fault at it between
+	movq	%rdi, %xmm15
+	movq	%rdi, %xmm0
+	syscall
+	movq	(%rsi), %rdx
+	movq	%xmm15, %rax
+	movq	%xmm0, %rdx
+	int	$0x80
+	entry	user_write_gs			# rdi: new GS base; rax: the one after SYSCALL
+	wrgsbase %rdi
+	syscall
+	rdgsbase %rax
+	int	$0x80
 	entry	user_registers			# every register to a pattern, then out
 	movq	$1, %rax
 	movq	$2, %rbx

@@ -6,7 +6,8 @@
 
 extern char user_syscall[], user_after_syscall[], user_read[], user_write[], user_jump[], user_exit[], user_int3[], user_ud2[],
 	user_divide[], user_int_kernel_gate[], user_masks[], user_privileged[], user_step[], user_gs[], user_load_fs[],
-	user_spin[], user_registers[];
+	user_spin[], user_registers[], user_bare_syscall[], user_syscalls[], user_faults[], user_odd_syscalls[], user_vectors[],
+	user_write_gs[];
 extern char user32_int80[], user32_int80_end[], user32_gp[], user32_data[], user32_int3[],
 	user32_syscall[];
 extern char user_text_start[], user_text_end[];
