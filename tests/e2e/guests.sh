@@ -80,6 +80,32 @@ guest user-page "" ""
 guest mmu-old "" "seed=$((seed + 1))"
 guest events-high "" ""
 
+# What the shim and the gates do inside the VM: expectations of its own for each mode, and the frames that a guest kernel is
+# shown have to be the same in all of them, bit by bit.
+frames=
+shim() {	# $1: kernel, $2: what the mode is, as the kernel checks it, rest: options
+	local kernel=$1 expected=$2 found
+	shift 2
+	guest "$kernel" "$*" "seed=$seed $expected" "$@"
+	found=$(tr -d '\r' <"$tmp/out" | sed -n 's/^frames //p')
+	frames=${frames:-$found}
+	check "$kernel${*:+ [$*]}: frames as in the other modes" "$found, not $frames" test -n "$found" -a "$found" = "$frames"
+}
+lines=1
+shim shim "shim=on gates=invm"
+lines=
+shim shim-high "shim=on gates=invm"
+shim shim "shim=off gates=vmm" --shim=off
+shim shim "shim=on gates=vmm" --gates=vmm
+shim shim "shim=on gates=invm" --shim=stack,segment,iret
+shim shim "shim=on gates=invm" --fill=eager --prefetch=xen32 --audit=3
+shim shim "shim=on gates=invm" --shadow-pages=64 --prefetch=16 --audit=2
+shim shim "shim=on gates=invm" --helper=on --fill=lazy
+shim shim-high "shim=on gates=vmm" --gates=vmm --shadow-pages=64
+for feature in mmu mmuext multicall stack segment timer misc iret; do
+	shim shim "shim=on gates=vmm" --shim=$feature
+done
+
 # kernel|options
 while IFS='|' read -r kernel options; do
 	# shellcheck disable=SC2086
@@ -97,16 +123,31 @@ user|--fill=eager --prefetch=kvm8
 user|--shadow-pages=64 --prefetch=16 --audit=3
 traps|--fill=eager --prefetch=xen32 --shadow-pages=64
 events|--fill=eager --large=off --audit=3
+mmu|--helper=on
+mmu-old|--shim=off
+mmu-old|--gates=vmm --fill=eager
+mmu-old|--helper=on --fill=eager --shadow-pages=64 --audit=2
+user-page|--shim=off
+user-page|--gates=vmm
+user-page|--shim=mmu,multicall --prefetch=kvm8
+traps|--shim=off
+traps|--gates=vmm
+events|--shim=off
+events|--gates=vmm
+events|--shim=timer
 MODES
 
+# A guest that lives on may find that it has lost its mind; what hostile_shim expects of user mode it says by FAIL.
+hostile_end() { [ "$1" != hostile_shim ] || ! grep -aq '^FAIL ' "$tmp/out" || grep -aq '^FAIL unexpected trap' "$tmp/out"; }
+
 # Hostile guests: whatever they do, the VMM ends with 0 or 3, in time, and says why.
-hostile() {	# $1: test, $2: label, rest: options
-	local test=$1 name="hostile $1${2:+ [$2]}"
-	shift 2
-	LIMIT=40 run -q -k "$guests/hostile.elf" -m 32M --timeout 20s -p "only=$test seed=$seed" "$@"
+hostile() {	# $1: kernel, $2: test, $3: label, rest: options
+	local kernel=$1 test=$2 name="$1 $2${3:+ [$3]}"
+	shift 3
+	LIMIT=40 run -q -k "$guests/$kernel.elf" -m 32M --timeout 20s -p "only=$test seed=$seed" "$@"
 	case $status in
 	0)
-		ok "$name" ;;
+		check "$name, seed $seed" "$(grep -a '^FAIL ' "$tmp/out" | cut -c 1-160)" hostile_end "$kernel" ;;
 	3)
 		check "$name, seed $seed" "crashed without a reason" grep -aq '^umbra: ' "$tmp/err" ;;
 	*)
@@ -114,14 +155,26 @@ hostile() {	# $1: test, $2: label, rest: options
 	esac
 }
 
-run -q -k "$guests/hostile.elf" -m 32M --timeout 20s -p list=1
-mapfile -t tests < <(sed -n 's/^test //p' "$tmp/out")
-check "hostile guests list their tests" "status $status" test ${#tests[@]} -gt 30
+# Those that have to be told of it one by one: a boot each.
+hostile_tests() {	# $1: kernel
+	run -q -k "$guests/$1.elf" -m 32M --timeout 20s -p list=1
+	mapfile -t tests < <(tr -d '\r' <"$tmp/out" | sed -n 's/^test //p')
+	check "$1: hostile guests list their tests" "status $status" test ${#tests[@]} -gt 30
+}
+hostile_tests hostile
 for test in ${tests[@]+"${tests[@]}"}; do
-	hostile "$test" ""
+	hostile hostile "$test" ""
 done
 for test in random_hypercalls random_page_table_updates garbage_beside_the_kernel one_frame_at_every_level pins_at_random \
 	direct_stores_of_garbage; do
-	hostile "$test" "audit, small pool" --audit=1 --shadow-pages=64 --fill=eager --prefetch=xen32
+	hostile hostile "$test" "audit, small pool" --audit=1 --shadow-pages=64 --fill=eager --prefetch=xen32
+done
+hostile_tests hostile_shim
+for test in ${tests[@]+"${tests[@]}"}; do
+	hostile hostile_shim "$test" ""
+	hostile hostile_shim "$test" "helper, small pool" --helper=on --shadow-pages=64 --audit=1
+done
+for test in random_words random_page ring_of_garbage ring_of_frames ring_of_live_tables; do
+	hostile hostile_shim "$test" "gates=vmm, eager" --gates=vmm --fill=eager --prefetch=xen32 --shadow-pages=64
 done
 finish
