@@ -7,16 +7,10 @@
 #include "vmm/vm.h"
 
 #define F_TF	(1ull << 8)
-#define F_IF	(1ull << 9)
 #define F_IOPL	(3ull << 12)
 #define F_NT	(1ull << 14)
 #define F_RF	(1ull << 16)
 #define F_AC	(1ull << 18)
-
-static bool canonical(uint64_t va)
-{
-	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
-}
 
 static bool bounce(struct vcpu *v, uint64_t handler, const uint32_t *error_code, bool mask)
 {
@@ -26,13 +20,11 @@ static bool bounce(struct vcpu *v, uint64_t handler, const uint32_t *error_code,
 	uint64_t sp = (from_user ? v->kernel_sp : v->regs.r.rsp) & ~15ull, frame[8], flags = v->regs.r.rflags;
 	unsigned n = 0;
 
-	if (!handler || !canonical(handler)) {
+	if (!handler || !is_canonical(handler)) {
 		vcpu_crash(v, "the guest has no handler for this (address %#llx)", (unsigned long long)handler);
 		return false;
 	}
-	flags &= ~(F_IF | F_IOPL);
-	if (!masked)
-		flags |= F_IF;
+	flags = (flags & RFLAGS_GUEST & ~RFLAGS_IF) | RFLAGS_FIXED | (masked ? 0 : RFLAGS_IF);
 	if (v->vm_assist & 1u << VMASST_TYPE_architectural_iopl)
 		flags |= (uint64_t)v->iopl << 12;
 

@@ -35,11 +35,6 @@
 
 enum watch { WATCH_FETCH, WATCH_WRITE, WATCH_IO, WATCH_ACCESS };	/* R/W field of DR7 */
 
-static bool canonical(uint64_t va)
-{
-	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
-}
-
 /* ---- DR7 -------------------------------------------------------------------------------------------------------- */
 
 static bool enabled(const struct vcpu *v, unsigned i)
@@ -239,7 +234,7 @@ long xen_set_debugreg(struct vcpu *v, const uint64_t a[6])
 
 	switch (n) {
 	case 0 ... 3:
-		if (!canonical(val) || (val >= 0xffff800000000000 && val < 0xffff880000000000))
+		if (!is_canonical(val) || in_hole(val))
 			return -EPERM;
 		break;
 	case 6:

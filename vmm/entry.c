@@ -16,10 +16,6 @@
 
 #define STACK_TOP(v)	(VCPU_AREA_VA((v)->id) + (AREA_STACK + 1) * 4096)
 #define KICK_MAX	(AREA_KICK_PAGES * 512u)
-#define RFLAGS_FIXED	0x2ull
-#define RFLAGS_IF	0x200ull
-/* What a guest may have in RFLAGS at ring 3: no IOPL, VM, VIF, VIP. IF is always 1: the guest's is upcall_mask. */
-#define RFLAGS_GUEST	0x254dd5ull
 
 #define SYNC (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 
@@ -214,11 +210,6 @@ static void fail(struct gate_exit *e, const char *why)
 	e->why = why;
 }
 
-static bool has_error_code(unsigned vector)
-{
-	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30;
-}
-
 static void context_from_syscall(struct vcpu *v, struct gate_exit *e, enum gate_event event)
 {
 	e->event = event;
@@ -274,7 +265,7 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 		v->regs.r.rsp = f->rsp;
 		return context_from_syscall(v, e, f->rip == GATE_VA + GATE_SYSCALL ? GATE_SYSCALL_IN : GATE_SYSCALL32_IN);
 	}
-	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->gates_armed)
+	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->gates_armed && v->mode == MMU_KERNEL)
 		return shim_take_user_fault(v, &e->error_code, &e->cr2);
 	v->regs.r.rip = f->rip;
 	v->regs.r.rsp = f->rsp;

@@ -18,7 +18,7 @@ static int guest_copy(struct vcpu *v, gfn_t l4, enum mmu_mode mode, uint64_t va,
 		if (n > bytes - *done)
 			n = bytes - *done;
 		/* The hole is not the guest's, whatever its own tables say there. */
-		if (at >= 0xffff800000000000 && at < 0xffff880000000000)
+		if (in_hole(at))
 			return -EFAULT;
 		if (mmu_translate(mmu, l4, mode, (gva_t){ at }, access, &w) || !(page = mmu_gfn_hva(mmu, w.gfn)))
 			return -EFAULT;

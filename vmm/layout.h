@@ -24,6 +24,8 @@
 #ifndef UMBRA_VMM_LAYOUT_H
 #define UMBRA_VMM_LAYOUT_H
 
+#define HOLE_START		0xffff800000000000
+#define HOLE_END		0xffff880000000000	/* exclusive */
 #define HOLE_SLOT_FIRST		256
 #define HOLE_SLOT_M2P		258
 #define HOLE_SLOT_GATE		259

@@ -50,6 +50,7 @@ _Static_assert(offsetof(struct shim_data, uf_error) == SD_UF_ERROR, "shim_abi.h"
 _Static_assert(offsetof(struct shim_data, uf_cs) == SD_UF_CS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_ss) == SD_UF_SS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, ring_watched) == SD_RING_WATCHED, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, frame_flags) == SD_FRAME_FLAGS, "shim_abi.h");
 _Static_assert(offsetof(struct gate_data, kernel_cr3) == GD_KERNEL_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, user_cr3) == GD_USER_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.h");
@@ -202,11 +203,6 @@ void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret)
 
 /* ---- around every run of the guest ------------------------------------------------------------------------------------ */
 
-static uint64_t canonical(uint64_t va)
-{
-	return (uint64_t)((int64_t)(va << 16) >> 16);
-}
-
 static void drain_entry(struct vcpu *v, uint64_t e)
 {
 	gfn_t gfn = { e >> 12 };
@@ -286,6 +282,8 @@ void shim_sync_out(struct vcpu *v)
 	d->user_l4 = v->l4[MMU_USER].n;
 	d->fault_to = v->traps[14].address;
 	d->fault_mask = !!TI_GET_IF(&v->traps[14]);
+	d->frame_flags = RFLAGS_FIXED |
+			 (v->vm_assist & 1u << VMASST_TYPE_architectural_iopl ? (uint64_t)v->iopl << 12 : 0);
 	d->syscall_to = v->callback[CALLBACKTYPE_syscall];
 	d->syscall_mask = v->callback_mask[CALLBACKTYPE_syscall];
 	d->ts = v->cr0 >> 3 & 1;
@@ -480,8 +478,14 @@ void shim_abort(struct vcpu *v)
 {
 	uint64_t sp = data(v)->saved_rsp;
 
-	if (v->regs.r.rip >= va_of(shim_iret) && v->regs.r.rip < va_of(shim_iret_exit)) {
+	/* Before it is on its way to user mode, an iret can still be left to the VMM. */
+	if (v->regs.r.rip >= va_of(shim_iret) && v->regs.r.rip < va_of(shim_user_entry)) {
 		v->regs.r.rip = va_of(shim_iret_exit);
+		return;
+	}
+	if (v->regs.r.rip >= va_of(shim_user_entry) && v->regs.r.rip < va_of(shim_iret_exit)) {
+		vcpu_crash(v, "a fault on the way from user mode to the guest kernel, at %#llx: its stack or the shim's memory is not "
+			   "what it was", (unsigned long long)v->regs.r.rip);
 		return;
 	}
 	if (!sp || ++v->retries > 64) {

@@ -47,10 +47,13 @@
 #define SD_UF_CS	328
 #define SD_UF_SS	336
 #define SD_RING_WATCHED	344
+#define SD_FRAME_FLAGS	352
 
 /* User code that a transition inside the VM serves has a selector whose low byte is this: Linux's 0x33, in its GDT and
  * (PVM) in the host's, or Xen's 0xe033. The VMM sees to it that 0x33 is 64-bit code where it exists. */
 #define USER_CS_BYTE	0x33
+/* RFLAGS that user code may bring into a frame; IF is shown by the upcall mask, IOPL by frame_flags. */
+#define USER_FLAGS	0x254dd5 & ~0x200
 /* FLAT_RING3_CS64 and _SS64, which a SYSCALL frame shows (xen/arch-x86/xen-x86_64.h) */
 #define XEN_USER_CS	0xe033
 #define XEN_USER_SS	0xe02b
@@ -97,6 +100,7 @@ struct shim_data {
 	uint64_t user_l4;			/* the VMM's: gfn */
 	uint64_t uf_cs, uf_ss;			/* the shim's, with uf_rip */
 	uint8_t ring_watched;			/* the helper thread's: it looks at the ring; the way to user mode need not exit */
+	uint64_t frame_flags __attribute__((aligned(8)));	/* the VMM's: RFLAGS bits that frames show, IOPL if the guest wants it */
 
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */

@@ -13,6 +13,32 @@
  * Called like the guest's hypercall function: number in EAX, arguments in RDI RSI RDX R10 R8 R9; result in RAX.
  * Saved block, from RSP up: RAX RDI RSI RDX R10 R8 R9 R11 RCX RBX (shim_code.c: struct shim_regs).
  */
+/* Undoes the pushes of shim_call. */
+	.macro	restore_regs
+	popq	%rax
+	popq	%rdi
+	popq	%rsi
+	popq	%rdx
+	popq	%r10
+	popq	%r8
+	popq	%r9
+	popq	%r11
+	popq	%rcx
+	popq	%rbx
+	.endm
+
+/* Pushes RFLAGS as a frame shows them: what user code may have, IF from the upcall mask. RCX: shim_data; takes RAX, R11. */
+	.macro	push_flags from
+	movq	\from, %rax
+	andl	$(USER_FLAGS), %eax
+	orq	SD_FRAME_FLAGS(%rcx), %rax
+	movq	SD_INFO(%rcx), %r11
+	cmpb	$0, 1(%r11)		# evtchn_upcall_mask
+	jne	1f
+	orl	$0x200, %eax
+1:	pushq	%rax
+	.endm
+
 	.globl	shim_user_entry, shim_to_user
 	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
@@ -35,31 +61,13 @@ shim_call:
 	movq	$0, SD_SAVED_RSP(%rbx)
 	testq	%rax, %rax
 	jz	shim_call_abort
-	popq	%rax
-	popq	%rdi
-	popq	%rsi
-	popq	%rdx
-	popq	%r10
-	popq	%r8
-	popq	%r9
-	popq	%r11
-	popq	%rcx
-	popq	%rbx
+	restore_regs
 	ret
 
 /* The VMM comes here too, with RSP from saved_rsp, when a guest pointer faulted. Leaving by the gate page, not by
  * `syscall`: its fetch fault is one exit on every host. Coming back, RCX and R11 are as SYSCALL leaves them. */
 shim_call_abort:
-	popq	%rax
-	popq	%rdi
-	popq	%rsi
-	popq	%rdx
-	popq	%r10
-	popq	%r8
-	popq	%r9
-	popq	%r11
-	popq	%rcx
-	popq	%rbx
+	restore_regs
 	pushq	%rcx
 	pushq	%r11
 	leaq	shim_call_return(%rip), %rcx
@@ -184,7 +192,7 @@ shim_user_entry:
 	movl	$XEN_USER_SS, %eax	# what Xen reports; nobody knows the real ones
 	pushq	%rax
 	pushq	SD_UF_RSP(%rcx)
-	pushq	%r11
+	push_flags %r11
 	movl	$XEN_USER_CS, %eax
 	pushq	%rax
 	movq	SD_INFO(%rcx), %rax
@@ -241,7 +249,7 @@ shim_user_fault:
 	andq	$~15, %rsp
 	pushq	SD_UF_SS(%rcx)
 	pushq	SD_UF_RSP(%rcx)
-	pushq	SD_UF_FLAGS(%rcx)
+	push_flags SD_UF_FLAGS(%rcx)
 	movq	SD_INFO(%rcx), %rax
 	pushq	SD_UF_CS(%rcx)
 	movb	1(%rax), %r11b

@@ -15,11 +15,6 @@
 #define STORM_FLUSH	16	/* the same spurious fault so often in a row: flush the TLB ... */
 #define STORM_CRASH	100000	/* ... and give up */
 
-static bool in_hole(uint64_t va)
-{
-	return va >= 0xffff800000000000 && va < 0xffff880000000000;
-}
-
 static void reflect_page_fault(struct vcpu *v, uint64_t va, uint32_t error_code)
 {
 	atomic_load(&v->info)->arch.cr2 = va;
@@ -175,8 +170,6 @@ static void debug(struct vcpu *v, unsigned vector)
 
 static void other(struct vcpu *v, const struct gate_exit *e)
 {
-	bool has_error = e->vector == 8 || (e->vector >= 10 && e->vector <= 12) || e->vector == 17;
-
 	if (e->vector == 16 || e->vector == 19)
 		v->counters.exits.fpu++;
 	else
@@ -188,7 +181,7 @@ static void other(struct vcpu *v, const struct gate_exit *e)
 		bounce_trap(v, VEC_GP, e->vector << 3 | 2, true);
 		return;
 	}
-	bounce_trap(v, e->vector, e->error_code, has_error);
+	bounce_trap(v, e->vector, e->error_code, has_error_code(e->vector));
 }
 
 void trap_exception(struct vcpu *v, const struct gate_exit *e)

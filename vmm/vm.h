@@ -265,6 +265,35 @@ void shim_abort(struct vcpu *v);
 int shim_start_helper(struct vm *vm);
 uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
 
+/* ---- addresses ------------------------------------------------------------------------------------------------------ */
+/* `va` with bit 47 copied up: equal to `va` if that is canonical (SDM vol. 1, 3.3.7.1). */
+static inline uint64_t canonical(uint64_t va)
+{
+	return (uint64_t)((int64_t)(va << 16) >> 16);
+}
+
+static inline bool is_canonical(uint64_t va)
+{
+	return canonical(va) == va;
+}
+
+/* In the hypervisor's part of the address space, whatever the guest's tables say there. */
+static inline bool in_hole(uint64_t va)
+{
+	return va >= HOLE_START && va < HOLE_END;
+}
+
+/* What a guest may have in RFLAGS at ring 3: no IOPL, VM, VIF, VIP. IF is always 1: the guest's is upcall_mask. */
+#define RFLAGS_GUEST	0x254dd5ull
+#define RFLAGS_FIXED	0x2ull
+#define RFLAGS_IF	0x200ull
+
+/* Exceptions that push an error code (SDM vol. 3A, table 6-1). */
+static inline bool has_error_code(unsigned vector)
+{
+	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30;
+}
+
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */
 /* Through the kernel space of `v`. 0 or -EFAULT; then nothing or a prefix was copied. */
 int guest_read(struct vcpu *v, uint64_t va, void *to, size_t bytes);

@@ -13,11 +13,6 @@
 
 #define DESC_ACCESSED	(1ull << 40)
 
-static bool canonical(uint64_t va)
-{
-	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
-}
-
 /* ---- GDT and LDT -------------------------------------------------------------------------------------------------- */
 
 long xen_set_gdt(struct vcpu *v, const uint64_t a[6])
@@ -55,7 +50,7 @@ long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
 	uint64_t *ldt = monitor_ldt(v), d;
 	struct mmu_walk w;
 
-	if (entries > LDT_MAX || (entries && (!canonical(va) || va & 4095)))
+	if (entries > LDT_MAX || (entries && (!is_canonical(va) || va & 4095)))
 		return -EINVAL;
 	for (unsigned i = 0; i < (entries + 511) / 512; i++) {
 		if (mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, (gva_t){ va + i * 4096 }, 0, &w))
@@ -120,7 +115,7 @@ long xen_set_trap_table(struct vcpu *v, const uint64_t a[6])
 			return -EFAULT;
 		if (!t.address)
 			return 0;
-		if (!canonical(t.address))
+		if (!is_canonical(t.address))
 			return -EINVAL;
 		v->traps[t.vector] = t;
 	}
@@ -134,7 +129,7 @@ static long set_callback(struct vcpu *v, unsigned type, unsigned flags, uint64_t
 	case CALLBACKTYPE_failsafe:
 	case CALLBACKTYPE_syscall:
 	case CALLBACKTYPE_nmi:
-		if (!canonical(address))
+		if (!is_canonical(address))
 			return -EINVAL;
 		v->callback[type] = address;
 		v->callback_mask[type] = flags & CALLBACKF_mask_events;
@@ -213,7 +208,7 @@ long xen_set_segment_base(struct vcpu *v, const uint64_t a[6])
 	case SEGBASE_FS:
 	case SEGBASE_GS_USER:
 	case SEGBASE_GS_KERNEL:
-		if (!canonical(a[1]))
+		if (!is_canonical(a[1]))
 			return -EINVAL;
 		if (a[0] == SEGBASE_FS)
 			v->fs_base = a[1];
