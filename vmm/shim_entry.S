@@ -11,7 +11,8 @@
 
 /*
  * Called like the guest's hypercall function: number in EAX, arguments in RDI RSI RDX R10 R8 R9; result in RAX.
- * Saved block, from RSP up: RAX RDI RSI RDX R10 R8 R9 R11 RCX RBX (shim_code.c: struct shim_regs).
+ * Saved block, from RSP up: RAX RDI RSI RDX R10 R8 R9 R11 RCX RBX (shim_code.c: struct shim_regs), then what C code would
+ * give back by itself: shim_abort() takes the vCPU out of the middle of it.
  */
 /* Undoes the pushes of shim_call. */
 	.macro	restore_regs
@@ -25,6 +26,11 @@
 	popq	%r11
 	popq	%rcx
 	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
 	.endm
 
 /* Pushes RFLAGS as a frame shows them: what user code may have, IF from the upcall mask. RCX: shim_data; takes RAX, R11. */
@@ -43,6 +49,11 @@
 	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
 shim_call:
+	pushq	%r15
+	pushq	%r14
+	pushq	%r13
+	pushq	%r12
+	pushq	%rbp
 	pushq	%rbx
 	pushq	%rcx
 	pushq	%r11
