@@ -16,7 +16,7 @@ GUEST_CFLAGS := -std=gnu17 $(WARN) -Wno-address-of-packed-member -O2 -g -ffreest
 	-D__XEN_INTERFACE_VERSION__=0x00040d00 -Itests/guests -I.
 GUEST_FLAGS_high := -mcmodel=kernel
 GUEST_FLAGS_page := -mcmodel=kernel -DHYPERCALL_BY_PAGE
-GUEST_FLAGS_low  := -mcmodel=small
+GUEST_FLAGS_low  := -mcmodel=small -DBARE_SYSCALL
 GUEST_FLAGS_old  := -mcmodel=small -DHYPERCALL_BY_PAGE -DOLD_GUEST_SECTION
 GUEST_BASE_high  := 0xffffffff80000000
 GUEST_BASE_page  := 0xffffffff80000000

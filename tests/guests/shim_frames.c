@@ -7,7 +7,7 @@
 #include "lib/shim.h"
 #include "lib/user_code.h"
 
-#define USER_FLAGS	(0x8d5ul | RFLAGS_DF | RFLAGS_AC)	/* what user code may change, but for TF, NT and ID */
+#define CHANGEABLE	(0x8d5ul | RFLAGS_DF | RFLAGS_AC)	/* what user code may change, but for TF, NT and ID */
 #define RFLAGS_RF	(1ul << 16)
 
 /* Addresses that fault. */
@@ -66,7 +66,7 @@ static void check_frame(const struct regs *in, const struct regs *out, const str
 	expect(out->rax == in->rax, "%u: rax %lx, not %lx", i, out->rax, in->rax);
 	expect(call ? out->rcx == rip : out->rcx == in->rcx, "%u: rcx %lx, was %lx", i, out->rcx, in->rcx);
 	if (call)
-		expect(!((out->r11 ^ in->rflags) & USER_FLAGS), "%u: r11 %lx, not %lx", i, out->r11, in->rflags);
+		expect(!((out->r11 ^ in->rflags) & CHANGEABLE), "%u: r11 %lx, not %lx", i, out->r11, in->rflags);
 	else
 		expect(out->r11 == in->r11, "%u: r11 %lx, was %lx", i, out->r11, in->r11);
 	if (vector == 14) {
@@ -115,7 +115,7 @@ static void random_contexts(unsigned n, uint64_t seed)
 		in.cs = LINUX_USER_CS;
 		in.ss = LINUX_USER_SS;
 		in.rsp = random64(&seed);	/* nobody uses it */
-		in.rflags = 2 | (r & USER_FLAGS) | (r >> 32 & 7 ? RFLAGS_IF : 0);
+		in.rflags = 2 | (r & CHANGEABLE) | (r >> 32 & 7 ? RFLAGS_IF : 0);
 		in.rdi = a->rdi;
 		out = in;
 		check_frame(&in, &out, a, user_run(&out), i);

@@ -1,8 +1,8 @@
 /*
  * start.S - entry, stacks, the hypercall, Xen notes.
  *
- * Flavours: -DHYPERCALL_BY_PAGE calls through the page that Xen fills in, otherwise `syscall` stands inline (as kernels
- * since XSA-466 have it). -DOLD_GUEST_SECTION describes the kernel by a __xen_guest section instead of ELF notes.
+ * Flavours: -DHYPERCALL_BY_PAGE calls through the page that Xen fills in, otherwise `syscall` stands inline, as Linux has it
+ * since XSA-466 and with int3 as padding near it; -DBARE_SYSCALL: in a form that nobody looks for. -DOLD_GUEST_SECTION describes the kernel by a __xen_guest section instead of ELF notes.
  */
 #define __ASSEMBLY__
 #include <xen/elfnote.h>
@@ -40,8 +40,19 @@ hypercall:
 	jmp	*%r11
 1:
 #endif
+#if defined(HYPERCALL_BY_PAGE) || defined(BARE_SYSCALL)
 	syscall
+#else
+	pushq	%rcx
+	pushq	%r11
+	syscall
+	popq	%r11
+	popq	%rcx
+#endif
 	ret
+#ifndef BARE_SYSCALL
+	.fill	32, 1, 0xcc
+#endif
 
 	.bss
 	.balign	4096
