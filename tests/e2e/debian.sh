@@ -26,7 +26,8 @@ selftest() {	# $1: label, rest: options
 }
 selftest ""
 check "--stats after a run" "no end in it" grep -q '"schema"' "$tmp/stats.json"
-for mode in "--fill=eager --prefetch=xen32 --audit=1" "--shadow-pages=512 --large=off --prefetch=kvm8"; do
+for mode in "--fill=eager --prefetch=xen32 --audit=1" "--shadow-pages=512 --large=off --prefetch=kvm8 --helper=on" \
+	"--shim=off" "--gates=vmm --fill=eager"; do
 	# shellcheck disable=SC2086
 	selftest "$mode" $mode
 done

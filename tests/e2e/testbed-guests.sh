@@ -19,6 +19,13 @@ guests=$(cat <<-'END'
 	mmu, shim off|mmu||--shim=off
 	mmu, every entry rewritten|mmu||--kick=rewrite
 	mmu, 48 pages, audit 3|mmu|seed=3|--shadow-pages=48 --fill=eager --prefetch=xen32 --audit=3
+	shim|shim|late=200000 shim=on gates=invm|
+	shim, inline calls, 64 pages|shim-high|late=200000 shim=on gates=invm|--shadow-pages=64 --fill=eager
+	shim, gates by the VMM|shim|late=200000 shim=on gates=vmm|--gates=vmm
+	shim, off|shim|late=200000 shim=off gates=vmm|--shim=off
+	shim, helper|shim|late=200000 shim=on gates=invm|--helper=on
+	hostile_shim, user mode by int3|hostile_shim|only=user_mode_by_int3|
+	hostile_shim, gates from user mode|hostile_shim|only=gates_from_user_mode|
 END
 )
 while IFS='|' read -r name kernel cmdline options; do
@@ -66,6 +73,9 @@ for npt in 1 0; do
 		*) printf '%s\n' "$line" >>"$tmp/one" ;;
 		esac
 	done <"$tmp/all"
+	check "testbed npt=$npt: the frames of transitions are the same in every mode" \
+		"$(tr -d '\r' <"$tmp/all" | grep -a '^frames ' | sort | uniq -c | tr '\n' ';')" \
+		test "$(tr -d '\r' <"$tmp/all" | grep -a '^frames ' | sort -u | wc -l)" = 1
 	check "testbed npt=$npt: every guest ran" "$(grep -ac '^END ' "$tmp/all") of $(wc -l <"$tmp/runs")" \
 		test "$(grep -ac '^END ' "$tmp/all")" = "$(wc -l <"$tmp/runs")"
 done

@@ -143,14 +143,15 @@ static void timer_end(uint32_t port)
 	event_clear_pending(port);
 }
 
-/* How late user code is interrupted that never leaves the VM by itself; the median of some, in us. */
+/* How late user code is interrupted that never leaves the VM by itself; the median of some, in us. late= is the limit:
+ * an emulated machine needs a wider one, and more time to get to user mode. */
 static void ticks_reach(const char *code, const char *what)
 {
-	uint64_t late[21], median = 0;
+	uint64_t late[21], median = 0, limit = option_number("late", 10000);
 	uint32_t port = timer_start();
 
 	for (unsigned i = 0; i < ARRAY_SIZE(late) && !test_failed(); i++) {
-		uint64_t at = system_time() + 2 * MS, now;
+		uint64_t at = system_time() + limit * 200, now;
 		struct regs r;
 		int v;
 
@@ -179,7 +180,7 @@ static void ticks_reach(const char *code, const char *what)
 			median = late[i];
 	}
 	say("note: a tick among %s is %lu us late", what, median);
-	expect(median < 10000, "half of the ticks are more than %lu us late", median);
+	expect(median < limit, "half of the ticks are more than %lu us late", median);
 }
 
 TEST(tick_in_a_loop)
