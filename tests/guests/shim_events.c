@@ -149,6 +149,7 @@ static void ticks_reach(const char *code, const char *what)
 {
 	uint64_t late[21], median = 0, limit = option_number("late", 10000);
 	uint32_t port = timer_start();
+	unsigned missed = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(late) && !test_failed(); i++) {
 		uint64_t at = system_time() + limit * 200, now;
@@ -165,6 +166,10 @@ static void ticks_reach(const char *code, const char *what)
 		expect_eq(event_count(port), ticks_before + 1);
 		expect(now >= at, "%lu ns early", at - now);
 		expect(now - at < 2000 * MS, "%lu ms late", (now - at) / MS);
+		if (!r.rbx && ++missed < 20) {	/* a busy host let the time go by before user mode was reached: again */
+			i--;
+			continue;
+		}
 		expect(r.rbx > 0, "user mode never ran");
 		late[i] = (now - at) / 1000;
 	}
