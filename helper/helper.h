@@ -36,6 +36,7 @@ struct helper_source {
 /* One heuristic and its parameters, as configured. */
 struct heuristic_config {
 	const struct heuristic *ops;
+	const char *name;			/* ops->name */
 	uint64_t value[HELPER_MAX_PARAMS];	/* in the order of ops->params */
 };
 
@@ -78,7 +79,6 @@ void helper_stats(struct helper *h, struct helper_stats *out);
 
 /* Parses "NAME[,key=value...]". 0; or -EINVAL with one line in `why`. */
 int heuristic_parse(const char *text, struct heuristic_config *out, char *why, size_t size);
-const char *heuristic_name(const struct heuristic *ops);
 /* Lists names, parameters and defaults. */
 void heuristic_help(FILE *to);
 

@@ -10,11 +10,6 @@ static const struct heuristic *const all[] = { &heuristic_update, &heuristic_win
 
 #define NR_ALL (sizeof all / sizeof *all)
 
-const char *heuristic_name(const struct heuristic *ops)
-{
-	return ops->name;
-}
-
 static const struct heuristic *find(const char *name)
 {
 	for (unsigned i = 0; i < NR_ALL; i++)
@@ -61,6 +56,7 @@ int heuristic_parse(const char *text, struct heuristic_config *out, char *why, s
 		snprintf(why, size, "no heuristic is called '%s'; --heuristic=help lists them", word ? word : "");
 		return -EINVAL;
 	}
+	out->name = out->ops->name;
 	for (unsigned i = 0; i < HELPER_MAX_PARAMS && out->ops->params[i].name; i++)
 		out->value[i] = out->ops->params[i].initial;
 	while ((word = strtok_r(NULL, ",", &save))) {

@@ -5,8 +5,13 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(sort $(wildcard test
 UNIT_HELP_LIB := $(B)/tests/unit/help.a
 $(UNIT_HELP_LIB): $(filter-out $(UNIT_TESTS:%=%.o),$(call objs,tests/unit))
 
+# What a module's library is linked with besides, when it is tested alone.
+UNIT_ALSO_cli := $(B)/libumbra-helper.a $(B)/libumbra-mmu.a
+
 # The libraries are known only once every fragment was read.
-unit_libs = $(or $(filter $(B)/libumbra-$(word 2,$(subst _, ,$(notdir $(1)))).a,$(ALL)),$(filter $(B)/libumbra-%.a,$(ALL)))
+unit_module = $(word 2,$(subst _, ,$(notdir $(1))))
+unit_libs = $(or $(filter $(B)/libumbra-$(call unit_module,$(1)).a,$(ALL)),$(filter $(B)/libumbra-%.a,$(ALL))) \
+	$(UNIT_ALSO_$(call unit_module,$(1)))
 .SECONDEXPANSION:
 $(UNIT_TESTS): $(B)/%: $(B)/%.o $(UNIT_HELP_LIB) $$(call unit_libs,$$@)
 	$(call say,LD)$(CC) $(UCFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \

@@ -158,7 +158,7 @@ static json_t *helper_json(struct builder *b)
 	list = json_array();
 	for (unsigned i = 0; i < (c->nr_heuristics ? c->nr_heuristics : 1); i++) {
 		e = json_object();
-		set(b, e, "name", json_string(c->nr_heuristics ? heuristic_name(c->heuristics[i].ops) : "update"));
+		set(b, e, "name", json_string(c->nr_heuristics ? c->heuristics[i].name : "update"));
 		set_u64(b, e, "issued", h->heuristics[i].issued);
 		set_u64(b, e, "built", h->heuristics[i].built);
 		set_u64(b, e, "present", h->heuristics[i].present);

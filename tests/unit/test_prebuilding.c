@@ -234,7 +234,7 @@ static void heuristics_are_parsed(void **state)
 	char why[128];
 
 	assert_int_equal(heuristic_parse("window,ahead=32,aligned=1", &c, why, sizeof why), 0);
-	assert_string_equal(heuristic_name(c.ops), "window");
+	assert_string_equal(c.name, "window");
 	assert_int_equal(c.value[0], 1);
 	assert_int_equal(c.value[1], 0);
 	assert_int_equal(c.value[2], 32);
