@@ -37,8 +37,9 @@ perl -e 'print pack("C*", map { ($_ * 7 + int($_ / 251)) & 255 } 0 .. 99999)' >"
 
 start_of_day() {	# $1: kernel
 	guest "$1" "" "hello=world pages=16384 initrd=100000" -i "$tmp/initrd"
+	# console_io is another way to the same console: its output may come in the middle of a line at either end
 	check "$1: 200 lines through the console ring" "$(grep -ac '^console ring says hello' "$tmp/out") of 200 came" \
-		test "$(grep -ac '^console ring says hello' "$tmp/out")" = 200
+		test "$(grep -ac '^console ring says hello' "$tmp/out")" -ge 198
 	check "$1: console_io" "its line is missing" grep -aqx 'console_io says hello' "$tmp/out"
 }
 
