@@ -337,7 +337,7 @@ void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
 	v->regs.r.rflags = d->uf_flags;
 	v->regs.cs = d->uf_cs | 3;
 	v->regs.ss = d->uf_ss | 3;
-	*error_code = d->uf_error & (MMU_PF_W | MMU_PF_FETCH);
+	*error_code = d->uf_error & (MMU_PF_P | MMU_PF_W | MMU_PF_FETCH);
 	*cr2 = d->uf_cr2;
 	v->gs_base[MMU_USER] = canonical(d->gs_user);
 	vcpu_set_mode(v, MMU_USER);

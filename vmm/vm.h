@@ -321,7 +321,7 @@ void debugreg_after_run(struct vcpu *v, const struct gate_exit *e);
 void debugreg_trap(struct vcpu *v);
 
 /* ---- emulate.c --------------------------------------------------------------------------------------------------------- */
-enum emulated { EMUL_DONE, EMUL_NOT_OURS, EMUL_FAULT };
+enum emulated { EMUL_DONE, EMUL_NOT_OURS };
 /* Emulates the instruction at rip if it is one that a PV kernel may execute. */
 enum emulated emulate_privileged(struct vcpu *v);
 /* ud2; "xen"; cpuid */

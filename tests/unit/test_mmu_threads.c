@@ -390,7 +390,7 @@ static void test_two_writers(void **state)
 {
 	uint64_t one = env_number("UMBRA_SEED", 0), seed;
 
-	/* Finds a stale translation in about one run of three: an open bug of several vCPUs, which no guest has yet. */
+	/* Now and then finds a stale translation (2 of 5 runs, then 0 of 6): an open bug of several vCPUs, which no guest has yet. */
 	if (!getenv("UMBRA_TWO_WRITERS")) {
 		print_message("two vCPUs writing one shared table: known to fail now and then (docs/mmu.md), UMBRA_TWO_WRITERS=1 "
 			      "runs it\n");
