@@ -2,6 +2,7 @@
  * entry.c - what a guest entry asks for, and making one shadow entry say so.
  */
 #include "mmu/internal.h"
+#include "mmu/probe.h"
 
 #define SYNTHETIC	(MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D)
 
@@ -342,5 +343,8 @@ enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned in
 	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
 	if (want.kind != (key.level == 1 ? WANT_LEAF : WANT_BIG) || key.level > 2)
 		return MMU_PB_NOTHING;
-	return entry_apply_leaf(cpu, page, index, &want, source, APPLY_INSTALL) == 1 ? MMU_PB_BUILT : MMU_PB_NOTHING;
+	if (entry_apply_leaf(cpu, page, index, &want, source, APPLY_INSTALL) != 1)
+		return MMU_PB_NOTHING;
+	PROBE(prebuild, key.gfn, index, source, want.gfn);
+	return MMU_PB_BUILT;
 }

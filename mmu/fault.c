@@ -2,6 +2,7 @@
  * fault.c - a page fault: ask the guest's tables; if they allow the access, make the shadow do so too.
  */
 #include "mmu/internal.h"
+#include "mmu/probe.h"
 
 /* Inside this file, beside the verdicts: a race was lost, look again. */
 #define RETRY	(-EAGAIN)
@@ -361,6 +362,7 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 	unsigned tries, level;
 	int r = MMU_TRUE;
 
+	PROBE(fault__entry, va.a, mode, access);
 	if (!cpu->root[mode]) {
 		f.walk.error_code = f.access | (mode == MMU_USER ? MMU_PF_U : 0);
 		goto out;
@@ -380,6 +382,7 @@ out:
 	if (r == MMU_TRUE || r == MMU_BAD)
 		result.error_code = f.walk.error_code;
 	count_verdict(cpu, r);
+	PROBE(fault__exit, f.va, f.mode, r, result.error_code);
 	if (cpu->mmu->cfg.audit >= 3 && ++cpu->faults % 64 == 0)
 		audit_all(cpu);
 	return result;

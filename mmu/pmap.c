@@ -2,6 +2,7 @@
  * pmap.c - where guest frames stand, and moving them.
  */
 #include "mmu/internal.h"
+#include "mmu/probe.h"
 
 mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn)
 {
@@ -58,6 +59,7 @@ int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn)
 out:
 	spin_unlock(lock);
 	kick_adopt(cpu);
+	PROBE(remap__begin, gfn.n, err);
 	return err;
 }
 
@@ -115,6 +117,7 @@ int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to)
 	if (!moved)
 		return -EINVAL;
 	STAT(cpu, remaps);
+	PROBE(remap__commit, gfn.n, to.n);
 	return 0;
 }
 
@@ -128,4 +131,5 @@ void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn)
 	spin_lock(lock);
 	end_move(cpu, gfn.n, 0, false);
 	spin_unlock(lock);
+	PROBE(remap__abort, gfn.n);
 }

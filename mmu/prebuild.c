@@ -2,6 +2,7 @@
  * prebuild.c - entries that nobody has faulted on yet: for the helper thread, and as the synchronous baselines.
  */
 #include "mmu/internal.h"
+#include "mmu/probe.h"
 
 enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source)
 {
@@ -33,6 +34,7 @@ enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index,
 			best = r;
 	}
 	spin_unlock(lock);
+	PROBE(prebuild__asked, table.n, index, source, best);
 	return best;
 }
 

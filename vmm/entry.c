@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <x86intrin.h>
 
+#include "mmu/probe.h"
 #include "vmm/vm.h"
 
 #define STACK_TOP(v)	(VCPU_AREA_VA((v)->id) + (AREA_STACK + 1) * 4096)
@@ -384,6 +385,7 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e)
 			v->counters.vcpu.kick_rounds++;
 			v->counters.vcpu.kick_writes += n;
 		}
+		PROBE(kick, v->id, n);
 		if (mmu_kick_pending(v->mmu)) {
 			kick_round(v, e);
 			if (e->event != GATE_KICKED)
@@ -409,6 +411,7 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 			return;
 		prepare(v);
 	}
+	PROBE(enter, v->id, v->mode, v->regs.r.rip);
 	err = run(v);
 	if (err == EINTR || err == EAGAIN) {
 		from_signal(v, e);
@@ -422,5 +425,6 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 		v->nr_kicks = 0;
 		v->kicks_out = false;
 		mmu_kick_done(v->mmu);
+		PROBE(kick__done, v->id);
 	}
 }

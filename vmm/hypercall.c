@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "mmu/probe.h"
 #include "vmm/vm.h"
 
 struct hypercall {
@@ -61,10 +62,15 @@ const char *xen_hypercall_name(unsigned nr)
 
 long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6])
 {
+	long ret;
+
 	if (nr >= COUNTERS_HYPERCALLS)
 		return -ENOSYS;
 	v->counters.hypercalls[nr]++;
-	return table[nr].fn ? table[nr].fn(v, a) : -ENOSYS;
+	PROBE(hypercall, v->id, nr, a[0], a[1]);
+	ret = table[nr].fn ? table[nr].fn(v, a) : -ENOSYS;
+	PROBE(hypercall__done, v->id, nr, ret);
+	return ret;
 }
 
 void xen_hypercall(struct vcpu *v)

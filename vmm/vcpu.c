@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "mmu/probe.h"
 #include "vmm/vm.h"
 
 /* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
@@ -187,6 +188,7 @@ void *vcpu_thread(void *arg)
 		shim_sync_in(v);
 		debugreg_after_run(v, &e);
 		trace_exit(v, &e);
+		PROBE(exit, v->id, v->mode, v->regs.r.rip, e.event, e.vector, e.cr2);
 		handle(v, &e);
 	}
 	this_run = NULL;
