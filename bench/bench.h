@@ -1,5 +1,6 @@
 /*
- * bench.h - umbra-bench: one job run under several modes in turn, the counters and times of each run, one table.
+ * bench.h - what the files of `umbra bench` and `umbra compare` share: one job run under several modes in turn, the
+ * counters and times of each run, a table.
  *
  * A *job* is what runs in the guest (forks, micro ...), made of one or more *cases*, each measured by itself. A *mode*
  * is a named set of umbra's flags, or a peer: the host itself, or QEMU's emulation. A *sample* is one run of the job in
@@ -30,6 +31,7 @@ struct job {
 	unsigned count;			/* default of --count */
 	unsigned timeout_s;		/* for one run, boot included */
 	bool from_boot;			/* measured from power on, not between marks; nothing to compare natively */
+	bool whole;			/* measured from power on to power off; the guest need not know of it */
 	const char *image;		/* initrd, a file of the build folder */
 	const char *modes;		/* default of --modes */
 	/* Reads one console line, `ns` after the start of the run. True: it was a measurement, now in *out. */
@@ -39,6 +41,7 @@ struct job {
 /* NULL: no job of that name. */
 const struct job *job_find(const char *name);
 void job_help(void);
+bool job_parse_command(const char *line, double ns, struct reading *out);
 
 enum mode_kind { MODE_UMBRA, MODE_NATIVE, MODE_TCG };
 
@@ -48,6 +51,8 @@ struct mode {
 	const char *name, *what;
 	enum mode_kind kind;
 	const char *flags;		/* words for `umbra run`, separated by blanks */
+	bool users;			/* given by --mode: a mistake in its flags is an error */
+	char left_out[200];		/* why this host or this umbra does not run it; "": it does */
 };
 
 struct mode_list {
@@ -75,19 +80,22 @@ struct sample {
 };
 
 struct bench {
+	const char *program;		/* "umbra bench", for messages */
 	const struct job *job;
 	struct mode_list modes;
-	unsigned repetitions, count;
+	unsigned repetitions, count, timeout_s;
 	char umbra[512], workload[512], image[512], dir[512];	/* dir: of JOB_DIR on the host */
-	const char *kernel;
+	char kernel[512];
+	const char *memory, *append;	/* of the guest; append: NULL, or more for its command line */
+	bool fault_map;			/* ask umbra for it */
 	double load;			/* load average when it began; negative: unknown */
 	struct sample *samples;
 	unsigned nr_samples;
 	volatile int *stop;		/* set by a signal: end early */
 };
 
-/* Runs the job once. Fills in *s; a run that fails is a sample that is not ok. -EOPNOTSUPP: this host cannot run that
- * mode at all, the reason is in s->why. Other errors: -errno, nothing is known about the mode. */
+/* Runs the job once. Fills in *s; a run that fails is a sample that is not ok. -EOPNOTSUPP: this host or this umbra cannot
+ * run that mode at all, the reason is in s->why. Other errors: -errno, nothing is known about the mode. */
 int sample_take(const struct bench *b, unsigned mode, struct sample *s);
 void sample_release(struct sample *s);
 
@@ -106,6 +114,30 @@ double json_number_at(const json_t *o, const char *path);
 /* A time with three digits and its unit; "-" for NaN. */
 #define TIME_TEXT	16
 void time_text(char out[static TIME_TEXT], double ns);
+
+/* Runs all modes in turn and says how it goes on stderr. Returns how many runs failed, or -errno; -EOPNOTSUPP: there are
+ * no samples, for this host runs none of the modes, or of umbra's none. */
+int measure(struct bench *b);
+
+/* ---- the command line -------------------------------------------------------------------------------------------- */
+
+struct request {
+	struct bench bench;
+	const char *json;		/* file for the samples, or NULL */
+	struct job own;			/* --run or --initrd: what bench.job then points at */
+	const char *run, *dir;		/* --run's command, --dir's folder */
+	char made_image[512];		/* an image made for them, to be removed; "": none */
+};
+
+/* What the two commands do not share. */
+struct bench_command {
+	const char *doc;		/* for argp */
+	const char *modes;		/* default of --modes; NULL: the job's own */
+};
+
+/* Fills in *q. Returns -1, or the exit code if there is nothing to do or something is wrong, which was said. */
+int options_parse(const struct bench_command *command, int argc, char **argv, struct request *q);
+void request_release(struct request *q);
 
 /* To stdout. */
 void table_print(const struct bench *b);

@@ -51,6 +51,15 @@ static bool parse_boot(const char *line, double ns, struct reading *out)
 	return true;
 }
 
+bool job_parse_command(const char *line, double ns, struct reading *out)
+{
+	if (sscanf(line, "UMBRA-COMMAND %lf ns", &out->ns) != 1)
+		return false;
+	strcpy(out->name, "command");
+	out->units = 1;
+	return true;
+}
+
 static const struct job jobs[] = {
 	{
 		.name = "forks", .what = "fork, exec of a static busybox, wait", .unit = "fork+exec",

@@ -6,29 +6,37 @@
 
 #include "bench/bench.h"
 
+#define UMBRA(name_, flags_, what_)	{ .name = name_, .what = what_, .kind = MODE_UMBRA, .flags = flags_ }
+
 static const struct mode known[] = {
-	{ "off-lazy", "every hypercall exits; entries are built at faults", MODE_UMBRA, "--shim=off --fill=lazy" },
-	{ "off-eager", "every hypercall exits; explicit updates build entries", MODE_UMBRA, "--shim=off --fill=eager" },
-	{ "off-eager-8", "off-eager, and 8 entries on both sides of a fault", MODE_UMBRA,
-	  "--shim=off --fill=eager --prefetch=8" },
-	{ "shim", "hypercalls inside the guest; entries are built at faults", MODE_UMBRA,
-	  "--shim=on --gates=vmm --fill=lazy" },
-	{ "shim-eager", "... and when the VMM next takes up the updates", MODE_UMBRA,
-	  "--shim=on --gates=vmm --fill=eager" },
-	{ "shim-eager-8", "shim-eager, and 8 entries on both sides of a fault", MODE_UMBRA,
-	  "--shim=on --gates=vmm --fill=eager --prefetch=8" },
-	{ "shim-kvm8", "shim, and KVM's prefetch: the aligned 8", MODE_UMBRA,
-	  "--shim=on --gates=vmm --fill=lazy --prefetch=kvm8" },
-	{ "shim-xen32", "shim, and Xen's prefetch: 32 forward", MODE_UMBRA,
-	  "--shim=on --gates=vmm --fill=lazy --prefetch=xen32" },
-	{ "gates", "shim; system calls, returns to user mode and true faults inside the guest too", MODE_UMBRA,
-	  "--shim=on --gates=invm --fill=lazy" },
-	{ "gates-eager", "... and entries are built when the VMM next takes up the updates", MODE_UMBRA,
-	  "--shim=on --gates=invm --fill=eager" },
-	{ "gates-eager-8", "gates-eager, and 8 entries on both sides of a fault", MODE_UMBRA,
-	  "--shim=on --gates=invm --fill=eager --prefetch=8" },
-	{ "native", "the workload on the host itself", MODE_NATIVE, "" },
-	{ "tcg", "the same kernel and initrd under QEMU's software emulation", MODE_TCG, "" },
+	UMBRA("nested", "--mmu=nested",
+	      "the processor walks the guest's own tables; the second level is KVM's: EPT or NPT where the host has it"),
+	UMBRA("lazy", "--fill=lazy", "shadow paging: entries are built at faults, one by one"),
+	UMBRA("kvm8", "--fill=lazy --prefetch=kvm8", "lazy, and KVM's prefetch: the aligned 8"),
+	UMBRA("xen32", "--fill=lazy --prefetch=xen32", "lazy, and Xen's prefetch: 32 forward"),
+	UMBRA("eager", "--fill=eager", "entries are built when the VMM takes up the guest's updates"),
+	UMBRA("helper", "--helper=on", "a thread on another core prebuilds entries"),
+	UMBRA("off-lazy", "--shim=off --fill=lazy", "every hypercall exits; entries are built at faults"),
+	UMBRA("off-eager", "--shim=off --fill=eager", "every hypercall exits; explicit updates build entries"),
+	UMBRA("off-eager-8", "--shim=off --fill=eager --prefetch=8",
+	      "off-eager, and 8 entries on both sides of a fault"),
+	UMBRA("shim", "--shim=on --gates=vmm --fill=lazy",
+	      "hypercalls inside the guest; entries are built at faults"),
+	UMBRA("shim-eager", "--shim=on --gates=vmm --fill=eager", "... and when the VMM next takes up the updates"),
+	UMBRA("shim-eager-8", "--shim=on --gates=vmm --fill=eager --prefetch=8",
+	      "shim-eager, and 8 entries on both sides of a fault"),
+	UMBRA("shim-kvm8", "--shim=on --gates=vmm --fill=lazy --prefetch=kvm8",
+	      "shim, and KVM's prefetch: the aligned 8"),
+	UMBRA("shim-xen32", "--shim=on --gates=vmm --fill=lazy --prefetch=xen32",
+	      "shim, and Xen's prefetch: 32 forward"),
+	UMBRA("gates", "--shim=on --gates=invm --fill=lazy",
+	      "shim; system calls, returns to user mode and true faults inside the guest too"),
+	UMBRA("gates-eager", "--shim=on --gates=invm --fill=eager",
+	      "... and entries are built when the VMM next takes up the updates"),
+	UMBRA("gates-eager-8", "--shim=on --gates=invm --fill=eager --prefetch=8",
+	      "gates-eager, and 8 entries on both sides of a fault"),
+	{ .name = "native", .what = "the workload on the host itself", .kind = MODE_NATIVE, .flags = "" },
+	{ .name = "tcg", .what = "the same kernel and initrd under QEMU's software emulation", .kind = MODE_TCG, .flags = "" },
 };
 
 #define NR_KNOWN	(sizeof known / sizeof *known)
@@ -84,7 +92,8 @@ int modes_define(struct mode_list *list, char *text)
 	for (unsigned i = 0; i < NR_KNOWN; i++)
 		if (!strcmp(known[i].name, text))
 			return -EEXIST;
-	return add(list, &(struct mode){ text, "given by --mode", MODE_UMBRA, flags });
+	return add(list, &(struct mode){ .name = text, .what = "given by --mode", .kind = MODE_UMBRA, .flags = flags,
+					 .users = true });
 }
 
 void modes_help(void)

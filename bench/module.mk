@@ -1,12 +1,12 @@
-# bench/: measurements. mmu-bench: mmu/ alone, no /dev/kvm. umbra-bench: guests in several modes, and their peers.
+# bench/: measurements. mmu-bench: mmu/ alone, no /dev/kvm. The rest: guests in several modes, and their peers, as
+# `umbra bench` and `umbra compare`.
 MMU_BENCH := $(B)/mmu-bench
 $(MMU_BENCH): $(B)/bench/mmu_bench.o $(B)/libumbra-mmu.a
 	$(call say,LD)$(CC) -o $@ $^ $(ULDFLAGS)
 
-UMBRA_BENCH := $(B)/umbra-bench
-$(UMBRA_BENCH): $(filter-out %/mmu_bench.o,$(call objs,bench))
-	$(call say,LD)$(CC) -o $@ $^ $(ULDFLAGS) -ljansson
-ALL += $(MMU_BENCH) $(UMBRA_BENCH)
+BENCH_LIB := $(B)/libumbra-bench.a
+$(BENCH_LIB): $(filter-out %/mmu_bench.o,$(call objs,bench))
+ALL += $(MMU_BENCH) $(BENCH_LIB)
 
 COMPILE_IMAGE := $(B)/compile.cpio.gz
 $(COMPILE_IMAGE): $(WORKLOAD) bench/compile-initrd scripts/guest-initrd tests/workload/init
@@ -16,7 +16,7 @@ bench-mmu: $(MMU_BENCH)         ## what mmu/ costs: ns per fill, update, resync,
 	$(Q)$(MMU_BENCH)
 
 # Each job also leaves its samples: $(B)/bench-JOB.json
-bench_run = $(B)/umbra-bench $(1) --json $(B)/bench-$(firstword $(1)).json $(if $(N),-n $(N))
+bench_run = $(B)/umbra bench $(1) --json $(B)/bench-$(firstword $(1)).json $(if $(N),-n $(N))
 
 bench:                          ## forks, boot, spin and system calls in several modes, native and QEMU beside; N=rounds
 	$(Q)scripts/deps build run test

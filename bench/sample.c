@@ -16,6 +16,8 @@
 
 #define NO_HOST		77		/* exit code of `umbra run`: this host runs no guests */
 #define ARGS_MAX	(MODE_FLAGS + 40)
+#define MISTAKE		2		/* ... it does not know these flags */
+#define WORDS_MAX	2048
 #define QEMU		"qemu-system-x86_64"
 #define MARK_END	2		/* tests/workload/mark.h */
 #define MARK_BOOT	3
@@ -27,7 +29,7 @@
 struct command {
 	char *argv[ARGS_MAX];
 	unsigned argc;
-	char words[256], count[16], timeout[16];	/* texts that argv points at */
+	char words[WORDS_MAX], count[16], timeout[16];	/* texts that argv points at */
 	char flags[1024];
 };
 
@@ -52,16 +54,24 @@ static void guest_words(const struct bench *b, const char *first, char *out, siz
 		snprintf(out, size, "%s rdinit=/bin/workload -- boot", first);
 	else if (job->arg == JOB_COUNT)
 		snprintf(out, size, "%s umbra.run=%s=%u", first, job->name, b->count);
-	else
+	else if (!job->whole)
 		snprintf(out, size, "%s umbra.run=%s%s", first, job->name, job->arg == JOB_DIR ? "=/compile" : "");
+	else
+		snprintf(out, size, "%s", first);
+	if (b->append && strlen(out) + strlen(b->append) + 2 <= size) {
+		strcat(out, " ");
+		strcat(out, b->append);
+	}
 }
 
 static int umbra_command(const struct bench *b, const struct mode *mode, const char *stats, struct command *c)
 {
 	guest_words(b, "", c->words, sizeof c->words);
-	snprintf(c->timeout, sizeof c->timeout, "%us", b->job->timeout_s);
-	args(c, b->umbra, "run", "-q", "-k", b->kernel, "-i", b->image, "-m", "512M", "-p", c->words, "--no-reboot",
+	snprintf(c->timeout, sizeof c->timeout, "%us", b->timeout_s);
+	args(c, b->umbra, "run", "-q", "-k", b->kernel, "-i", b->image, "-m", b->memory, "-p", c->words, "--no-reboot",
 	     "--timeout", c->timeout, "--stats", stats);
+	if (b->fault_map)
+		arg(c, "--fault-map");
 	if (strlen(mode->flags) >= sizeof c->flags)
 		return -E2BIG;
 	strcpy(c->flags, mode->flags);
@@ -81,7 +91,7 @@ static void native_command(const struct bench *b, struct command *c)
 static void tcg_command(const struct bench *b, struct command *c)
 {
 	guest_words(b, TCG_WORDS, c->words, sizeof c->words);
-	args(c, QEMU, "-accel", "tcg", "-cpu", "max,-la57", "-m", "512M", "-nodefaults", "-display", "none", "-monitor",
+	args(c, QEMU, "-accel", "tcg", "-cpu", "max,-la57", "-m", b->memory, "-nodefaults", "-display", "none", "-monitor",
 	     "none", "-serial", "stdio", "-no-reboot", "-kernel", b->kernel, "-initrd", b->image, "-append", c->words);
 }
 
@@ -165,17 +175,19 @@ static void console_line(struct console *c)
 	c->len = 0;
 	if (!*line)
 		return;
-	snprintf(c->last, sizeof c->last, "%.199s", line);
-	if (sscanf(line, "UMBRA-RESULT ok %19s", s->digest) == 1)
+	if (sscanf(line, "UMBRA-RESULT ok %19s", s->digest) == 1) {
 		c->verdict = true;
-	else if (!strncmp(line, "UMBRA-RESULT FAIL", 17))
+	} else if (!strncmp(line, "UMBRA-RESULT FAIL", 17)) {
 		fail(s, line);
-	else if (c->b->job->parse(line, (now_s() - c->began) * 1e9, &r)) {
+		if (*c->last && c->b->job->parse == job_parse_command)	/* what the command said about it */
+			snprintf(s->why, sizeof s->why, "%.80s: %.160s", line + 18, c->last);
+	} else if (c->b->job->parse && c->b->job->parse(line, (now_s() - c->began) * 1e9, &r)) {
 		if (s->nr_cases < BENCH_CASES)
 			s->cases[s->nr_cases++] = r;
 		else
 			fail(s, "more measurements than expected");
 	}
+	snprintf(c->last, sizeof c->last, "%.199s", line);
 }
 
 static void console_bytes(struct console *c, const char *p, size_t n)
@@ -191,7 +203,7 @@ static void console_bytes(struct console *c, const char *p, size_t n)
 /* Reads until the end of the output, or kills what is still running after the job's time. */
 static void console_read(struct console *c, int fd, pid_t pid)
 {
-	double end = c->began + c->b->job->timeout_s + 10;	/* umbra's own comes first */
+	double end = c->began + c->b->timeout_s + 10;	/* umbra's own comes first */
 	char buf[4096];
 	ssize_t n;
 
@@ -247,6 +259,12 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 		fail(s, "umbra wrote no counters that can be read");
 		return;
 	}
+	if (b->job->whole) {
+		s->cases[0].ns = json_number_at(s->report, "end.wall_ns");
+		s->counted[0] = json_pack("{sO sO}", "counters", json_object_get(s->report, "total"), "mmu",
+					  json_object_get(s->report, "mmu"));
+		return;
+	}
 	json_array_foreach(json_object_get(s->report, "marks"), i, mark) {
 		if (json_number_at(mark, "id") != (b->job->from_boot ? MARK_BOOT : MARK_END))
 			continue;
@@ -279,6 +297,8 @@ static int run(const struct bench *b, struct command *c, bool native, struct sam
 	if (*status && !*s->why)
 		snprintf(s->why, sizeof s->why, "%s %d: %s", WIFEXITED(*status) ? "exit code" : "signal",
 			 WIFEXITED(*status) ? WEXITSTATUS(*status) : WTERMSIG(*status), console.last);
+	else if (b->job->whole)
+		s->cases[s->nr_cases++] = (struct reading){ "run", 1, s->wall_s * 1e9 };
 	else if (!console.verdict || !s->nr_cases)
 		fail(s, "it ended without a measurement");
 	s->ok = !*s->why;
@@ -294,8 +314,8 @@ int sample_take(const struct bench *b, unsigned nr, struct sample *s)
 
 	switch (mode->kind) {
 	case MODE_NATIVE:
-		if (b->job->from_boot) {
-			snprintf(s->why, sizeof s->why, "%s has no native form", b->job->name);
+		if (b->job->from_boot || b->job->whole || b->job->parse == job_parse_command) {
+			snprintf(s->why, sizeof s->why, "'%s' does not run on the host itself", b->job->name);
 			return -EOPNOTSUPP;
 		}
 		native_command(b, &c);
@@ -315,6 +335,8 @@ int sample_take(const struct bench *b, unsigned nr, struct sample *s)
 	if (!r)
 		r = run(b, &c, false, s, &status);
 	if (!r && WIFEXITED(status) && WEXITSTATUS(status) == NO_HOST)
+		r = -EOPNOTSUPP;
+	else if (!r && WIFEXITED(status) && WEXITSTATUS(status) == MISTAKE && !mode->users)
 		r = -EOPNOTSUPP;
 	else if (!r && s->ok)
 		take_counters(b, s, stats);

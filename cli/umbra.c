@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bench/commands.h"
 #include "cli/cli.h"
 #include "vmm/vmm.h"
 
 static const struct cli_command commands[] = {
 	{ "run",	"boot a guest",					cli_run },
+	{ "bench",	"a workload under several modes: counts and times",	bench_main },
 	{ "doctor",	"what this host can do, and how to fix what it cannot",	cli_doctor },
 };
 

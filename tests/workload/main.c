@@ -140,6 +140,7 @@ static const struct {
 	{ "spin", "N", "time of N million steps of an integer loop", spin_main },
 	{ "compile", "DIR", "time of DIR's *.i through DIR's cc1 -O2 and as", compile_main },
 	{ "boot", "", "be the first process: mark that, power off", boot_main },
+	{ "command", "[FILE]", "time of a shell script, default /command, in /work", command_main },
 	{ "idle", "SECONDS", "do nothing", idle_main },
 	{ "exec-child", NULL, NULL, exec_child_main },	/* for selftest */
 };

@@ -77,6 +77,7 @@ int spin_main(int argc, char **argv);
 int idle_main(int argc, char **argv);
 int compile_main(int argc, char **argv);
 int boot_main(int argc, char **argv);
+int command_main(int argc, char **argv);
 int exec_child_main(int argc, char **argv);
 
 #endif
