@@ -197,7 +197,7 @@ static int start_vcpu(struct vm *vm, const struct layout *l, const struct image 
 	gfn_t l4 = { l->tables >> 12 };
 	int r;
 
-	r = mmu_pin(v->mmu, l4, 4);
+	r = vm->paging->pin(v, l4, 4);
 	if (!r)
 		r = xen_new_baseptr(v, l4);
 	if (r)

@@ -129,7 +129,7 @@ enum emul_step emul_lmsw(struct vcpu *v, const struct emul_insn *in)
 /* Beyond Xen, which knows only the hypercall. */
 enum emul_step emul_invlpg(struct vcpu *v, const struct emul_insn *in)
 {
-	mmu_invlpg(v->mmu, (gva_t){ emul_address(v, in, &in->op[0]) });
+	v->vm->paging->invlpg(v, (gva_t){ emul_address(v, in, &in->op[0]) });
 	return STEP_RETIRE;
 }
 

@@ -376,7 +376,7 @@ static void kick_round(struct vcpu *v, struct gate_exit *e)
 /* Hands the pending kicks to the gate; all but the last list run here. */
 static bool send_kicks(struct vcpu *v, struct gate_exit *e)
 {
-	while (mmu_kick_pending(v->mmu)) {
+	while (v->vm->paging->kick_pending(v)) {
 		unsigned n = v->vm->kick->fill(v, (uint64_t *)(v->area + AREA_KICKS * 4096), KICK_MAX);
 
 		v->kicks_out = true;
@@ -386,7 +386,7 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e)
 			v->counters.vcpu.kick_writes += n;
 		}
 		PROBE(kick, v->id, n);
-		if (mmu_kick_pending(v->mmu)) {
+		if (v->vm->paging->kick_pending(v)) {
 			kick_round(v, e);
 			if (e->event != GATE_KICKED)
 				return false;
@@ -424,7 +424,7 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 	if (left_gate(v, e) && v->kicks_out && v->state != VCPU_MID_GATE) {
 		v->nr_kicks = 0;
 		v->kicks_out = false;
-		mmu_kick_done(v->mmu);
+		v->vm->paging->kick_done(v);
 		PROBE(kick__done, v->id);
 	}
 }

@@ -14,7 +14,7 @@ static unsigned fill_flush(struct vcpu *v, uint64_t *list, unsigned max)
 {
 	struct mmu_kick k[64];
 
-	while (mmu_kick_next(v->mmu, k, 64))
+	while (v->vm->paging->kick_next(v, k, 64))
 		;
 	return 0;
 }
@@ -29,7 +29,7 @@ static unsigned fill_entries(struct vcpu *v, uint64_t *list, unsigned max)
 	struct mmu_kick k;
 	unsigned n = 0;
 
-	while (max - n >= MMU_ENTRIES && mmu_kick_next(v->mmu, &k, 1)) {
+	while (max - n >= MMU_ENTRIES && v->vm->paging->kick_next(v, &k, 1)) {
 		if (!k.whole) {
 			list[n++] = entry_va(v->vm, k.table, k.index);
 			continue;
@@ -45,7 +45,7 @@ static unsigned fill_tables(struct vcpu *v, uint64_t *list, unsigned max)
 	struct mmu_kick k[64];
 	unsigned n = 0, got;
 
-	while (max - n >= 64 && (got = mmu_kick_next(v->mmu, k, 64)))
+	while (max - n >= 64 && (got = v->vm->paging->kick_next(v, k, 64)))
 		for (unsigned i = 0; i < got; i++)
 			list[n++] = entry_va(v->vm, k[i].table, k[i].index) + (k[i].whole ? 4 : 0);
 	return n;

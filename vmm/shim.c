@@ -271,7 +271,7 @@ void shim_sync_out(struct vcpu *v)
 		return;
 	d->deadline = v->deadline;
 	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	d->must_flush = mmu_out_of_sync(v->vm->mmu) || mmu_kick_pending(v->mmu);
+	d->must_flush = mmu_out_of_sync(v->vm->mmu) || v->vm->paging->kick_pending(v);
 	if (v->state == VCPU_MID_GATE)
 		return;
 	d->kernel_l4 = v->l4[MMU_KERNEL].n;

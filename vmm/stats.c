@@ -62,6 +62,7 @@ void stats_sum(struct vm *vm, struct vcpu_counters *c, struct mmu_stats *m)
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		add_words(c, &vm->vcpus[i].counters, WORDS(*c));
 	mmu_stats(vm->mmu, m);
+	vm->paging->add_stats(vm, m);
 }
 
 void stats_subtract(struct vcpu_counters *c, struct mmu_stats *m, const struct mark *from)

@@ -112,7 +112,7 @@ void dump_vcpu(struct vcpu *v, FILE *to)
 	print_stack(v, to);
 	if (v->l4[v->mode].n != MMU_NO_GFN.n) {
 		fprintf(to, "walk of cr2:\n");
-		mmu_dump_walk(v->mmu, v->mode, (gva_t){ v->run->s.regs.sregs.cr2 }, to);
+		v->vm->paging->dump_walk(v, v->mode, (gva_t){ v->run->s.regs.sregs.cr2 }, to);
 	}
 	if (v->trace_size) {
 		unsigned n = v->trace_at < v->trace_size ? v->trace_at : v->trace_size;

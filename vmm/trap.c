@@ -10,8 +10,6 @@
 #define VEC_GP	13
 #define VEC_PF	14
 
-#define LINK_SEARCH	64u	/* level-2 tables looked through for one store; each maps 1 GiB */
-
 #define STORM_FLUSH	16	/* the same spurious fault so often in a row: flush the TLB ... */
 #define STORM_CRASH	100000	/* ... and give up */
 
@@ -38,46 +36,6 @@ static void spurious(struct vcpu *v, uint64_t va)
 			   "not work on this host, try another --kick", (unsigned long long)va, v->vm->kick->name);
 }
 
-/* Whether a level-2 table below the running kernel's root links `gfn`. Bounded: tables beyond LINK_SEARCH are not seen. */
-static bool linked_as_leaf_table(struct vcpu *v, gfn_t gfn)
-{
-	struct mmu *mmu = v->vm->mmu;
-	const uint64_t *l4 = mmu_gfn_hva(mmu, v->l4[MMU_KERNEL]), *l3, *l2;
-	unsigned left = LINK_SEARCH;
-
-	for (unsigned i = 0; l4 && i < MMU_ENTRIES; i++) {
-		l3 = l4[i] & MMU_PTE_P ? mmu_gfn_hva(mmu, (gfn_t){ (l4[i] & MMU_PTE_ADDR) >> 12 }) : NULL;
-		for (unsigned j = 0; l3 && j < MMU_ENTRIES; j++) {
-			if ((l3[j] & (MMU_PTE_P | MMU_PTE_PS)) != MMU_PTE_P)
-				continue;
-			l2 = mmu_gfn_hva(mmu, (gfn_t){ (l3[j] & MMU_PTE_ADDR) >> 12 });
-			if (!left--)
-				return false;
-			for (unsigned k = 0; l2 && k < MMU_ENTRIES; k++)
-				if ((l2[k] & (MMU_PTE_P | MMU_PTE_PS)) == MMU_PTE_P &&
-				    (l2[k] & MMU_PTE_ADDR) >> 12 == gfn.n)
-					return true;
-		}
-	}
-	return false;
-}
-
-/*
- * To Xen a frame is a leaf table from the moment an upper table links it, and the kernel may store to it through a
- * read-only mapping. The MMU knows only tables that are pinned or shadowed; a store to any other is a true fault there.
- * If it is one after all, say so: true, and the fault is to be tried again.
- */
-static bool pin_linked_table(struct vcpu *v, const struct gate_exit *e, const struct mmu_result *r)
-{
-	const uint32_t store = MMU_PF_P | MMU_PF_W;
-	struct mmu_walk w;
-
-	if (v->mode != MMU_KERNEL || (r->error_code & (store | MMU_PF_RSVD)) != store ||
-	    mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, (gva_t){ e->cr2 }, 0, &w) || w.level != 1)
-		return false;
-	return linked_as_leaf_table(v, w.gfn) && !mmu_pin(v->mmu, w.gfn, 1);
-}
-
 static void page_fault(struct vcpu *v, const struct gate_exit *e)
 {
 	const uint32_t access = e->error_code & (MMU_PF_W | MMU_PF_FETCH);
@@ -91,9 +49,7 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 				   (v->mode == MMU_USER ? MMU_PF_U : 0));
 		return;
 	}
-	r = mmu_fault(v->mmu, v->mode, (gva_t){ e->cr2 }, access);
-	if (r.verdict == MMU_TRUE && pin_linked_table(v, e, &r))
-		r = mmu_fault(v->mmu, v->mode, (gva_t){ e->cr2 }, access);
+	r = v->vm->paging->fault(v, (gva_t){ e->cr2 }, access);
 	switch (r.verdict) {
 	case MMU_HIDDEN:
 	case MMU_PTWRITE:
@@ -102,7 +58,7 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 		spurious(v, e->cr2);
 		break;
 	case MMU_AGAIN:
-		if (!mmu_kick_pending(v->mmu))
+		if (!v->vm->paging->kick_pending(v))
 			sched_yield();		/* another thread is moving the frame */
 		break;
 	case MMU_TRUE:

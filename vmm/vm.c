@@ -144,9 +144,12 @@ static int make_mmu(struct vm *vm)
 
 	int r;
 
-	monitor_build(vm, c.hole);
+	monitor_build(vm, vm->hole);
+	memcpy(c.hole, vm->hole, sizeof c.hole);
 	r = shim_install(vm);
-	return r ? r : mmu_create(&c, &vm->mmu);
+	if (!r)
+		r = mmu_create(&c, &vm->mmu);
+	return r ? r : vm->paging->create(vm);
 }
 
 /* Everything up to the point where a kernel can be loaded. */
@@ -165,6 +168,7 @@ static int machine_create(struct vm *vm, const char **what)
 		return -errno;
 	vm->gates = c->gates && vm->host.fsgsbase && (c->shim & SHIM_DOES(iret)) &&
 		    (c->shim & SHIM_DOES(segment));
+	vm->paging = &paging_shadow;
 	vm->kick = kick_choose(c->kick, &vm->host);
 	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
 	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
@@ -182,7 +186,7 @@ static int machine_create(struct vm *vm, const char **what)
 		r = add_slot(vm, 1, vm->mon_first.n, vm->mon_frames, vm->mon);
 	if (r)
 		return r;
-	*what = "setting up the shadow MMU";
+	*what = "setting up paging";
 	r = make_mmu(vm);
 	if (r)
 		return r;
@@ -218,6 +222,8 @@ static void machine_destroy(struct vm *vm)
 		vcpu_fini(&vm->vcpus[i]);
 	free(vm->vcpus);
 	evtchn_fini(vm);
+	if (vm->paging)
+		vm->paging->destroy(vm);
 	if (vm->mmu)
 		mmu_destroy(vm->mmu);
 	free(vm->cpuid);

@@ -15,6 +15,7 @@
 
 #include "vmm/counters.h"
 #include "vmm/layout.h"
+#include "vmm/paging.h"
 #include "vmm/vmm.h"
 #include "vmm/xen.h"
 
@@ -151,7 +152,9 @@ struct vm {
 	mfn_t mon_first, m2p, pool, mon_tables;
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
-	struct mmu *mmu;
+	const struct paging_ops *paging;
+	struct mmu *mmu;		/* mode nested: the pmap and the walker only */
+	uint64_t hole[2][16];		/* [enum mmu_mode]: L4 entries of the hole */
 	const struct kick_ops *kick;
 	struct shared_info *shared;
 	uint64_t start_ns;		/* CLOCK_MONOTONIC when the guest's system time was 0 */
@@ -227,7 +230,7 @@ struct kick_ops {
 	const char *name;
 	const char *when;		/* the hosts it is right on */
 	unsigned table_min;		/* for mmu_config.table_kick_min */
-	/* Drains v->mmu's kick list, as far as there is room, into addresses that the gate has to rewrite; returns how
+	/* Drains v's kick list, as far as there is room, into addresses that the gate has to rewrite; returns how
 	 * many. 0 with an empty kick list: a TLB flush alone does it. max is at least MMU_ENTRIES. */
 	unsigned (*fill)(struct vcpu *v, uint64_t *list, unsigned max);
 };

@@ -45,8 +45,8 @@ long xen_mmu_update(struct vcpu *v, const uint64_t a[6])
 			if (u.ptr & 4 || !gfn_ok(v->vm, u.ptr >> 12) || !entry_ok(v->vm, u.val))
 				r = -EINVAL;
 			else
-				r = mmu_update(v->mmu, (gfn_t){ u.ptr >> 12 }, (u.ptr & 4095) / 8, u.val,
-					       what == MMU_PT_UPDATE_PRESERVE_AD);
+				r = v->vm->paging->update(v, (gfn_t){ u.ptr >> 12 }, (u.ptr & 4095) / 8, u.val,
+							  what == MMU_PT_UPDATE_PRESERVE_AD);
 			break;
 		case MMU_MACHPHYS_UPDATE:	/* the M2P is the identity and stays it */
 			r = u.ptr >> 12 == u.val && gfn_ok(v->vm, u.val) ? 0 : -EINVAL;
@@ -75,10 +75,10 @@ static long flush(struct vcpu *v, uint64_t va, uint64_t flags)
 	case UVMF_NONE:
 		return 0;
 	case UVMF_TLB_FLUSH:
-		mmu_flush(v->mmu);
+		v->vm->paging->flush(v);
 		return 0;
 	case UVMF_INVLPG:
-		mmu_invlpg(v->mmu, (gva_t){ va });
+		v->vm->paging->invlpg(v, (gva_t){ va });
 		return 0;
 	default:
 		return -ENOSYS;
@@ -96,7 +96,7 @@ long xen_update_va_mapping(struct vcpu *v, const uint64_t a[6])
 	    (mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, (gva_t){ va }, 0, &w) == -EINVAL) || w.level != 1)
 		r = -EINVAL;
 	else
-		r = mmu_update(v->mmu, w.table, w.index, gpte, false);
+		r = v->vm->paging->update(v, w.table, w.index, gpte, false);
 	f = flush(v, va, flags);
 	return r ? r : f;
 }
@@ -104,7 +104,7 @@ long xen_update_va_mapping(struct vcpu *v, const uint64_t a[6])
 int xen_new_baseptr(struct vcpu *v, gfn_t l4)
 {
 	mfn_t root;
-	int r = mmu_load(v->mmu, MMU_KERNEL, l4, &root);
+	int r = v->vm->paging->load(v, MMU_KERNEL, l4, &root);
 
 	if (r)
 		return r;
@@ -119,11 +119,11 @@ static int new_user_baseptr(struct vcpu *v, uint64_t l4)
 	int r;
 
 	if (l4 == 0) {		/* none: a return to user mode is then fatal to the guest */
-		mmu_load(v->mmu, MMU_USER, MMU_NO_GFN, &root);
+		v->vm->paging->load(v, MMU_USER, MMU_NO_GFN, &root);
 		v->l4[MMU_USER] = MMU_NO_GFN;
 		return 0;
 	}
-	r = mmu_load(v->mmu, MMU_USER, (gfn_t){ l4 }, &root);
+	r = v->vm->paging->load(v, MMU_USER, (gfn_t){ l4 }, &root);
 	if (r)
 		return r;
 	v->l4[MMU_USER] = (gfn_t){ l4 };
@@ -135,7 +135,7 @@ static long copy_frame(struct vcpu *v, uint64_t to, const uint64_t *from)
 {
 	char *t = mmu_gfn_hva(v->vm->mmu, (gfn_t){ to }), *f = from ? mmu_gfn_hva(v->vm->mmu, (gfn_t){ *from }) : NULL;
 
-	if (!t || (from && !f))
+	if (!t || (from && !f) || !v->vm->paging->may_write(v->vm, (gfn_t){ to }))
 		return -EINVAL;
 	if (f)
 		memmove(t, f, 4096);
@@ -165,9 +165,9 @@ static long mmuext(struct vcpu *v, const struct mmuext_op *op)
 	case MMUEXT_PIN_L2_TABLE:
 	case MMUEXT_PIN_L3_TABLE:
 	case MMUEXT_PIN_L4_TABLE:
-		return gfn_ok(v->vm, gfn) ? mmu_pin(v->mmu, (gfn_t){ gfn }, op->cmd - MMUEXT_PIN_L1_TABLE + 1) : -EINVAL;
+		return gfn_ok(v->vm, gfn) ? v->vm->paging->pin(v, (gfn_t){ gfn }, op->cmd - MMUEXT_PIN_L1_TABLE + 1) : -EINVAL;
 	case MMUEXT_UNPIN_TABLE:
-		return gfn_ok(v->vm, gfn) ? mmu_unpin(v->mmu, (gfn_t){ gfn }) : -EINVAL;
+		return gfn_ok(v->vm, gfn) ? v->vm->paging->unpin(v, (gfn_t){ gfn }) : -EINVAL;
 	case MMUEXT_NEW_BASEPTR:
 		return xen_new_baseptr(v, (gfn_t){ gfn });
 	case MMUEXT_NEW_USER_BASEPTR:
@@ -175,12 +175,12 @@ static long mmuext(struct vcpu *v, const struct mmuext_op *op)
 	case MMUEXT_TLB_FLUSH_LOCAL:
 	case MMUEXT_TLB_FLUSH_MULTI:
 	case MMUEXT_TLB_FLUSH_ALL:
-		mmu_flush(v->mmu);
+		v->vm->paging->flush(v);
 		return 0;
 	case MMUEXT_INVLPG_LOCAL:
 	case MMUEXT_INVLPG_MULTI:
 	case MMUEXT_INVLPG_ALL:
-		mmu_invlpg(v->mmu, (gva_t){ op->arg1.linear_addr });
+		v->vm->paging->invlpg(v, (gva_t){ op->arg1.linear_addr });
 		return 0;
 	case MMUEXT_FLUSH_CACHE:
 	case MMUEXT_FLUSH_CACHE_GLOBAL:
@@ -213,7 +213,7 @@ long xen_mmuext_op(struct vcpu *v, const uint64_t a[6])
 			r = mmuext(v, &op);
 		/* The pool is dry until pending kicks have run: let the guest come again with the rest. The hypercall
 		 * instruction is executed once more, which MMU updates allow (they are idempotent). */
-		if (r == -EAGAIN && mmu_kick_pending(v->mmu) && v->retries++ < 64) {
+		if (r == -EAGAIN && v->vm->paging->kick_pending(v) && v->retries++ < 64) {
 			v->restart = true;
 			return 0;
 		}

@@ -45,10 +45,33 @@ static struct {
 	bool event_on_block;
 } fake;
 
+static void fake_invlpg(struct vcpu *v, gva_t va)
+{
+	fake.invlpgs++;
+	fake.invlpg_va = va.a;
+}
+
+static bool fake_may_write(struct vm *vm, gfn_t gfn)
+{
+	return true;
+}
+
+static int fake_keep_writable(struct vm *vm, gfn_t gfn)
+{
+	return 0;
+}
+
+static const struct paging_ops fake_paging = {
+	.invlpg = fake_invlpg,
+	.may_write = fake_may_write,
+	.keep_writable = fake_keep_writable,
+};
+
 static struct vcpu *fake_reset(void)
 {
 	memset(&fake, 0, sizeof fake);
 	fake.vm.config = &fake.config;
+	fake.vm.paging = &fake_paging;
 	fake.vm.nr_vcpus = fake.config.vcpus = FAKE_VCPUS;
 	fake.vm.vcpus = fake.vcpu;
 	fake.vm.shared = &fake.shared;
@@ -128,12 +151,6 @@ int mmu_translate(struct mmu *mmu, gfn_t l4, enum mmu_mode mode, gva_t va, uint3
 
 void mmu_mark_dirty(struct mmu *mmu, gfn_t gfn)
 {
-}
-
-void mmu_invlpg(struct mmu_cpu *cpu, gva_t va)
-{
-	fake.invlpgs++;
-	fake.invlpg_va = va.a;
 }
 
 void vcpu_wake(struct vcpu *v)

@@ -68,6 +68,12 @@ const char *vmm_host_kind_name(enum vmm_host_kind kind)
 
 /* ---- a VM that has run ------------------------------------------------------------------------------------------ */
 
+static void add_stats(struct vm *vm, struct mmu_stats *m)
+{
+}
+
+static const struct paging_ops paging = { .name = "shadow", .add_stats = add_stats };
+
 static struct vmm_config config;
 static struct vcpu vcpus[2];
 static const struct kick_ops kick = { .name = "table" };
@@ -79,7 +85,7 @@ static int set_up(void **state)
 	config = (struct vmm_config){ .kernel = "vmlinuz", .memory = 512ull << 20, .vcpus = 2, .prefetch_n = 0,
 				      .fast_cmdline = true, .timeout = 1.5 };
 	memset(vcpus, 0, sizeof vcpus);
-	vm = (struct vm){ .config = &config, .vcpus = vcpus, .nr_vcpus = 2, .kick = &kick, .pool_pages = 1000,
+	vm = (struct vm){ .config = &config, .vcpus = vcpus, .nr_vcpus = 2, .kick = &kick, .paging = &paging, .pool_pages = 1000,
 			  .tsc_khz = 2000000, .end_lock = PTHREAD_MUTEX_INITIALIZER,
 			  .mark_lock = PTHREAD_MUTEX_INITIALIZER, .host.second_level = -1 };
 	vcpus[0].vm = vcpus[1].vm = &vm;
