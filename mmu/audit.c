@@ -138,7 +138,7 @@ static bool check_entry(struct mmu_cpu *cpu, uint32_t page, unsigned index, bool
 	struct want want;
 
 	if (is_hole(key.level, index)) {
-		if (spte != mmu->cfg.hole[key.role & ROLE_STRICT ? MMU_USER : MMU_KERNEL][index - HOLE_FIRST])
+		if (spte != hole_entry(mmu, &key, index - HOLE_FIRST))
 			complain(cpu, ENTRY_FMT "not the entry of the hole", ENTRY_ARGS(spte, &key, index));
 		return false;
 	}

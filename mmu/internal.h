@@ -52,6 +52,7 @@
 struct shadow_key {
 	uint64_t gfn;
 	uint8_t level, role;
+	uint8_t view;		/* of a kernel root: whose (mmu_config.view_entry); else 0 */
 };
 
 enum page_state { PAGE_FREE, PAGE_LIVE, PAGE_DEAD };
@@ -118,6 +119,7 @@ struct mmu_cpu {
 	uint32_t owed_pages, owed_drained;	/* pages this cpu zapped, that wait for its kicks */
 	uint32_t *orphans, nr_orphans;
 	unsigned faults;
+	uint8_t view;
 };
 
 struct mmu {
@@ -125,6 +127,7 @@ struct mmu {
 	struct mmu_region *regions;
 	unsigned nr_regions;
 	uint64_t nr_gfns, max_mfn;
+	uint64_t view_entry[MMU_MAX_VIEWS];
 	uint64_t *pool;			/* the sPTEs, [id] */
 	struct spage *pages;		/* [page] */
 	struct links *links;		/* [id] */
@@ -214,6 +217,14 @@ static inline bool is_hole(unsigned level, unsigned index)
 	return level == MMU_LEVELS && index >= HOLE_FIRST && index < HOLE_FIRST + HOLE_SLOTS;
 }
 
+/* What slot HOLE_FIRST+i of a root shows. */
+static inline uint64_t hole_entry(const struct mmu *mmu, const struct shadow_key *key, unsigned i)
+{
+	if (key->role & ROLE_STRICT)
+		return mmu->cfg.hole[MMU_USER][i];
+	return mmu->cfg.nr_views && i == mmu->cfg.view_slot ? mmu->view_entry[key->view] : mmu->cfg.hole[MMU_KERNEL][i];
+}
+
 static inline bool page_alive(const struct spage *p, uint32_t gen)
 {
 	return __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == PAGE_LIVE &&
@@ -222,7 +233,7 @@ static inline bool page_alive(const struct spage *p, uint32_t gen)
 
 static inline uint64_t key_pack(const struct shadow_key *key)
 {
-	return key->gfn << 16 | (uint64_t)key->level << 8 | key->role;
+	return key->gfn << 24 | (uint64_t)key->view << 16 | (uint64_t)key->level << 8 | key->role;
 }
 
 /* Stable under the page lock or the parents lock of a live page; else to be validated by the generation. */
@@ -230,7 +241,7 @@ static inline struct shadow_key page_key(const struct spage *p)
 {
 	uint64_t key = __atomic_load_n(&p->key, __ATOMIC_ACQUIRE);
 
-	return (struct shadow_key){ .gfn = key >> 16, .level = key >> 8 & 255, .role = key & 255 };
+	return (struct shadow_key){ .gfn = key >> 24, .view = key >> 16 & 255, .level = key >> 8 & 255, .role = key & 255 };
 }
 
 static inline bool page_has_key(const struct spage *p, const struct shadow_key *key)

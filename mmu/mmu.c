@@ -77,6 +77,8 @@ static bool config_valid(const struct mmu_config *c)
 	if (c->pool_pages < MMU_POOL_MIN || c->pool_pages > MAX_POOL_PAGES || c->pool.n < c->nr_gfns ||
 	    region_run(c, c->pool.n) < c->pool_pages)
 		return false;
+	if (c->nr_views > MMU_MAX_VIEWS || c->view_slot >= HOLE_SLOTS || !c->nr_views != !c->view_entry)
+		return false;
 	if ((unsigned)c->fill > MMU_FILL_EAGER || (unsigned)c->prefetch > MMU_PREFETCH_AROUND)
 		return false;
 	return c->prefetch != MMU_PREFETCH_AROUND || (c->prefetch_n && c->prefetch_n < MMU_ENTRIES);
@@ -135,6 +137,9 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 		goto no_memory;
 	memcpy(mmu->regions, config->regions, config->nr_regions * sizeof(*mmu->regions));
 	mmu->cfg.regions = mmu->regions;
+	for (i = 0; i < config->nr_views; i++)
+		mmu->view_entry[i] = config->view_entry[i];
+	mmu->cfg.view_entry = mmu->view_entry;
 
 	sptes = (uint64_t)config->pool_pages * MMU_ENTRIES;
 	mmu->pages = map_array(mmu, config->pool_pages, sizeof(*mmu->pages));
@@ -214,6 +219,14 @@ int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out)
 	return 0;
 }
 
+int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view)
+{
+	if (view && view >= cpu->mmu->cfg.nr_views)
+		return -EINVAL;
+	cpu->view = view;
+	return 0;
+}
+
 static void release_root(struct mmu_cpu *cpu, enum mmu_mode mode)
 {
 	if (cpu->root[mode])
@@ -250,7 +263,7 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu)
 
 int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 {
-	struct shadow_key key = { l4.n, MMU_LEVELS, mode == MMU_USER ? ROLE_STRICT : 0 };
+	struct shadow_key key = { l4.n, MMU_LEVELS, mode == MMU_USER ? ROLE_STRICT : 0, mode == MMU_USER ? 0 : cpu->view };
 	uint32_t page, gen;
 	bool fresh;
 	int err;

@@ -84,6 +84,9 @@ struct mmu_config {
 	uint32_t pool_pages;	/* ... and its size. At least MMU_POOL_MIN */
 	uint64_t hole[2][16];	/* [enum mmu_mode][i]: raw entry for L4 slot 256+i of every root of that mode; 0: empty.
 				 * The guest's own entries there are ignored */
+	const uint64_t *view_entry;	/* [view]: what kernel roots of that view have in L4 slot 256+view_slot instead; copied.
+				 * NULL: kernel roots are alike for all processors */
+	unsigned view_slot, nr_views;	/* 0..15; 1..MMU_MAX_VIEWS, each with kernel roots of its own */
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
@@ -97,6 +100,7 @@ struct mmu_config {
 	void *audit_arg;
 };
 
+#define MMU_MAX_VIEWS	64u
 #define MMU_POOL_MIN	48u	/* pages below which mmu_create() refuses */
 
 struct mmu;
@@ -110,6 +114,8 @@ void mmu_destroy(struct mmu *mmu);
 
 /* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM. Any thread. */
 int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
+/* Which view its kernel roots show, 0 if never called. Before its first mmu_load(). -EINVAL: the MMU has no such view. */
+int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view);
 /* The owner does the kicks first if any other processor still runs: what the cpu owes counts as done afterwards. */
 void mmu_cpu_destroy(struct mmu_cpu *cpu);
 

@@ -39,8 +39,7 @@ static void birth(struct mmu_cpu *cpu, uint32_t page, const struct shadow_key *k
 	__atomic_store_n(&p->used, 1, __ATOMIC_RELAXED);
 	if (key->level == MMU_LEVELS)
 		for (i = 0; i < HOLE_SLOTS; i++)
-			__atomic_store_n(&mmu->pool[spte_id(page, HOLE_FIRST + i)],
-					 mmu->cfg.hole[key->role & ROLE_STRICT ? MMU_USER : MMU_KERNEL][i],
+			__atomic_store_n(&mmu->pool[spte_id(page, HOLE_FIRST + i)], hole_entry(mmu, key, i),
 					 __ATOMIC_RELEASE);
 	p->next = mmu->frames[key->gfn].shadows;
 	__atomic_store_n(&mmu->frames[key->gfn].shadows, page + 1, __ATOMIC_RELAXED);

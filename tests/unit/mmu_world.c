@@ -79,6 +79,11 @@ static void build_hole(struct world *w)
 	world_mfn_words(w, mfn + 2)[0] = (mfn + 3) << 12 | flags;
 	w->config.hole[MMU_USER][15] = (mfn + 4) << 12 | MMU_PTE_P;
 	w->config.hole[MMU_KERNEL][15] = (mfn + 4) << 12 | MMU_PTE_P;
+	for (unsigned c = 0; c < w->opt.cpus; c++)
+		w->view_entry[c] = (mfn + 4) << 12 | (uint64_t)c << 9 | MMU_PTE_P;
+	w->config.view_entry = w->view_entry;
+	w->config.view_slot = WORLD_VIEW_SLOT;
+	w->config.nr_views = w->opt.cpus;
 }
 
 struct world *world_create(const struct world_options *opt)
@@ -136,6 +141,8 @@ struct world *world_create(const struct world_options *opt)
 			abort();
 		err = mmu_cpu_create(w->mmu, &cpu->cpu);
 		world_check(cpu, !err, "mmu_cpu_create: %d", err);
+		err = mmu_cpu_set_view(cpu->cpu, c);
+		world_check(cpu, !err, "mmu_cpu_set_view: %d", err);
 	}
 	return w;
 }
@@ -423,6 +430,13 @@ struct leaf_visit {
 	void *arg;
 };
 
+static uint64_t hole_entry(const struct world_cpu *cpu, enum mmu_mode mode, unsigned slot)
+{
+	const struct world *w = cpu->world;
+
+	return mode == MMU_KERNEL && slot == WORLD_VIEW_SLOT ? w->view_entry[cpu - w->cpus] : w->config.hole[mode][slot];
+}
+
 static void visit_table(struct leaf_visit *v, uint64_t table, unsigned level, uint64_t va,
 			const struct soft_walk *above)
 {
@@ -434,7 +448,7 @@ static void visit_table(struct leaf_visit *v, uint64_t table, unsigned level, ui
 
 		if (level == 4 && i >= HOLE_FIRST && i <= HOLE_LAST) {
 			spte = __atomic_load_n(&world_mfn_words(v->cpu->world, table)[i], __ATOMIC_RELAXED);
-			world_check(v->cpu, spte == v->cpu->world->config.hole[v->mode][i - HOLE_FIRST],
+			world_check(v->cpu, spte == hole_entry(v->cpu, v->mode, i - HOLE_FIRST),
 				    "hole slot %u holds %#llx", i, (unsigned long long)spte);
 			continue;
 		}

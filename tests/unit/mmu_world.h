@@ -45,6 +45,8 @@ struct tlb_entry {
 	uint64_t src[MMU_LEVELS];	/* sPTEs: mfn * 512 + index */
 };
 
+#define WORLD_VIEW_SLOT	5
+
 struct world_cpu {
 	struct world *world;
 	struct mmu_cpu *cpu;
@@ -61,6 +63,7 @@ struct world_cpu {
 struct world {
 	struct world_options opt;
 	struct mmu_config config;
+	uint64_t view_entry[WORLD_CPUS];	/* kernel roots are each cpu's own: hole slot WORLD_VIEW_SLOT names it */
 	struct mmu *mmu;
 	uint8_t *mem;			/* every frame: RAM, spare, hole tables, pool */
 	uint64_t nr_mfns, spare, holes, pool;

@@ -97,6 +97,7 @@ static struct mmu_usage usage_of(struct rig *r)
 static void test_config(void **state)
 {
 	static uint8_t mem[(64 + MMU_POOL_MIN) * MMU_PAGE_SIZE] __attribute__((aligned(4096)));
+	static const uint64_t views[2] = { 1, 3 };
 	struct mmu_region regions[2] = { { { 0 }, 64, mem }, { { 64 }, MMU_POOL_MIN, mem + 64 * MMU_PAGE_SIZE } };
 	const struct mmu_config good = { .regions = regions, .nr_regions = 2, .nr_gfns = 64, .pool = { 64 },
 					 .pool_pages = MMU_POOL_MIN };
@@ -112,6 +113,7 @@ static void test_config(void **state)
 	assert_ptr_equal(mmu_mfn_hva(mmu, (mfn_t){ 64 }), mem + 64 * MMU_PAGE_SIZE);
 	assert_null(mmu_mfn_hva(mmu, (mfn_t){ 64 + MMU_POOL_MIN }));
 	assert_int_equal(mmu_pmap(mmu, (gfn_t){ 5 }).n, 5);
+	assert_int_equal(mmu_cpu_set_view(cpu, 1), -EINVAL);
 	mmu_cpu_destroy(cpu);
 	mmu_destroy(mmu);
 
@@ -127,6 +129,10 @@ static void test_config(void **state)
 	REFUSED(c.nr_regions = 1);			/* no pool */
 	REFUSED((c.prefetch = MMU_PREFETCH_AROUND, c.prefetch_n = 0));
 	REFUSED((c.prefetch = MMU_PREFETCH_AROUND, c.prefetch_n = 512));
+	REFUSED((c.nr_views = 1));			/* of which nothing is said */
+	REFUSED((c.view_entry = views));
+	REFUSED((c.view_entry = views, c.nr_views = 2, c.view_slot = 16));
+	REFUSED((c.view_entry = views, c.nr_views = MMU_MAX_VIEWS + 1));
 	regions[1].first.n = 63;
 	REFUSED(c.pool.n = 64);				/* regions overlap */
 	regions[1].first.n = 65;
