@@ -23,7 +23,7 @@
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPU, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
-	OPT_SYMBOLS, OPT_NO_REBOOT,
+	OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL,
 };
 
 static const struct argp_option options[] = {
@@ -61,6 +61,8 @@ static const struct argp_option options[] = {
 	  "expression", 3 },
 	{ "timeout", OPT_TIMEOUT, "TIME", 0, "End the run after this long: 500ms, 60s, 2m, 1h", 3 },
 	{ "stats", OPT_STATS, "FILE", 0, "Write configuration and counters as JSON", 3 },
+	{ "control", OPT_CONTROL, "PATH|off", 0, "Socket that answers 'umbra stat' and 'umbra top' (default: "
+	  "<pid>.sock in $XDG_RUNTIME_DIR/umbra or /run/umbra)", 3 },
 	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end (default)", 3 },
 	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not print the counters", 3 },
 	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps", 3 },
@@ -238,6 +240,15 @@ static error_t parse_stats(const char *arg, const char **out)
 	return 0;
 }
 
+static error_t parse_control(const char *arg, const char **out)
+{
+	if (!*arg || strlen(arg) + strlen(".new") >= VMM_SOCKET_PATH)
+		return bad_value("control", arg, "a path of 1 to %zu bytes is needed, or off",
+				 VMM_SOCKET_PATH - 1 - strlen(".new"));
+	*out = strcmp(arg, "off") ? arg : "";
+	return 0;
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct vmm_config *config = state->input;
@@ -322,6 +333,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_timeout(arg, &config->timeout);
 	case OPT_STATS:
 		return parse_stats(arg, &config->stats);
+	case OPT_CONTROL:
+		return parse_control(arg, &config->control);
 	case OPT_TABLE:
 		config->table = true;
 		break;

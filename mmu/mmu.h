@@ -316,6 +316,8 @@ struct mmu_usage {
 	uint64_t bookkeeping_bytes;			/* memory of this module outside the pool */
 };
 void mmu_usage(struct mmu *mmu, struct mmu_usage *out);
+/* The same but for bookkeeping_bytes, which take long to count: 0. Any thread, while others run. */
+void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out);
 
 /* Re-walks and compares everything, as level 3. Returns the number of complaints; each goes to audit_failed. The caller
  * keeps other threads out and has done the kicks and a flush. */

@@ -78,7 +78,7 @@ static uint64_t bookkeeping(struct mmu *mmu)
 	return n;
 }
 
-void mmu_usage(struct mmu *mmu, struct mmu_usage *out)
+void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out)
 {
 	uint64_t large = __atomic_load_n(&mmu->large_leaves, __ATOMIC_RELAXED);
 	uint32_t page;
@@ -101,5 +101,10 @@ void mmu_usage(struct mmu *mmu, struct mmu_usage *out)
 	out->pool_used = mmu->cfg.pool_pages - mmu->nr_free;
 	out->pool_peak = mmu->used_peak;
 	spin_unlock(&mmu->pool_lock);
+}
+
+void mmu_usage(struct mmu *mmu, struct mmu_usage *out)
+{
+	mmu_pool_usage(mmu, out);
 	out->bookkeeping_bytes = bookkeeping(mmu);
 }

@@ -4,6 +4,8 @@
 #ifndef UMBRA_VMM_STATS_H
 #define UMBRA_VMM_STATS_H
 
+#include <jansson.h>
+
 #include "vmm/vm.h"
 
 /* Sums over the members of one group of counters. */
@@ -28,6 +30,12 @@ const char *stats_hypercall_name(unsigned nr, char spare[static STATS_NAME_SIZE]
 const char *stats_kick_word(enum vmm_kick kick);
 const char *stats_fill_word(enum mmu_fill fill);
 const char *stats_prefetch_word(enum mmu_prefetch_kind kind);	/* MMU_PREFETCH_AROUND: "around" */
+
+/* For the control socket, which see: 0 or -ENOMEM. stats_live() adds the report's members to `to`, of a guest that runs:
+ * without its end, its marks and what would take long to count. */
+int stats_live(struct vm *vm, json_t *to);
+int stats_info(struct vm *vm, json_t *to);
+int stats_describe(json_t *to);
 
 /* What `umbra run` exits with: --expect counts only when nothing else went wrong. */
 int stats_exit_code(struct vm *vm);

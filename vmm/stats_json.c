@@ -25,6 +25,7 @@
 struct builder {
 	struct vm *vm;
 	bool ok;
+	bool live;			/* the guest runs: what takes long or has not happened yet is left out */
 };
 
 static void set(struct builder *b, json_t *object, const char *name, json_t *value)
@@ -141,15 +142,18 @@ static json_t *host_json(struct builder *b)
 	return o;
 }
 
-/* null while the guest runs or without the thread. */
+/* null without the thread. */
 static json_t *helper_json(struct builder *b)
 {
-	const struct helper_stats *h = &b->vm->helper_stats;
+	struct helper_stats live;
+	const struct helper_stats *h = b->vm->helper ? &live : &b->vm->helper_stats;
 	const struct vmm_config *c = b->vm->config;
 	json_t *o, *list, *e;
 
 	if (!c->helper)
 		return json_null();
+	if (b->vm->helper)
+		helper_stats(b->vm->helper, &live);
 	o = json_object();
 	set_u64(b, o, "updates", h->updates);
 	set_u64(b, o, "lost", h->lost);
@@ -227,7 +231,10 @@ static json_t *usage_json(struct builder *b)
 	struct mmu_usage u;
 	double mapped;
 
-	mmu_usage(b->vm->mmu, &u);
+	if (b->live)
+		mmu_pool_usage(b->vm->mmu, &u);
+	else
+		mmu_usage(b->vm->mmu, &u);
 	mapped = (u.leaves * 4096.0 + u.large_leaves * 2097152.0) / (1 << 20);
 	set_u64(b, o, "pool_pages", u.pool_pages);
 	set_u64(b, o, "pool_used_pages", u.pool_used);
@@ -240,7 +247,8 @@ static json_t *usage_json(struct builder *b)
 	set_u64(b, o, "leaves_2m", u.large_leaves);
 	set_real(b, o, "mapped_mib", mapped);
 	set_real(b, o, "pool_pages_per_mapped_mib", u.pool_used / mapped);
-	set_u64(b, o, "bookkeeping_bytes", u.bookkeeping_bytes);
+	if (!b->live)
+		set_u64(b, o, "bookkeeping_bytes", u.bookkeeping_bytes);
 	return o;
 }
 
@@ -305,9 +313,9 @@ static json_t *end_json(struct builder *b)
 	return o;
 }
 
-static json_t *report_json(struct builder *b)
+static void fill_report(struct builder *b, json_t *root)
 {
-	json_t *root = json_object(), *o;
+	json_t *o;
 	struct vcpu_counters c;
 	struct mmu_stats m;
 
@@ -317,14 +325,59 @@ static json_t *report_json(struct builder *b)
 	set(b, root, "config", config_json(b));
 	set(b, root, "helper", helper_json(b));
 	set(b, root, "host", host_json(b));
-	set(b, root, "end", end_json(b));
+	if (b->live)
+		set_u64(b, root, "uptime_ns", stats_wall_ns(b->vm));
+	else
+		set(b, root, "end", end_json(b));
 	set(b, root, "total", counters_json(b, &c));
 	set(b, root, "vcpus", vcpus_json(b));
 	o = mmu_json(b, &m);
 	set(b, o, "usage", usage_json(b));
 	set(b, root, "mmu", o);
-	set(b, root, "marks", marks_json(b));
-	return root;
+	if (!b->live)
+		set(b, root, "marks", marks_json(b));
+}
+
+int stats_live(struct vm *vm, json_t *to)
+{
+	struct builder b = { .vm = vm, .ok = true, .live = true };
+
+	fill_report(&b, to);
+	return b.ok ? 0 : -ENOMEM;
+}
+
+int stats_info(struct vm *vm, json_t *to)
+{
+	struct builder b = { .vm = vm, .ok = true, .live = true };
+
+	set_u64(&b, to, "pid", getpid());
+	set_text(&b, to, "umbra", vmm_version());
+	set_u64(&b, to, "uptime_ns", stats_wall_ns(vm));
+	set(&b, to, "config", config_json(&b));
+	return b.ok ? 0 : -ENOMEM;
+}
+
+/* The groups as in the report, a text for each counter. */
+int stats_describe(json_t *to)
+{
+	struct builder b = { .ok = true };
+	json_t *total = json_object(), *group;
+
+#define X(name, what) set_text(&b, group, #name, what);
+	group = json_object();
+	EXIT_COUNTERS(X)
+	set(&b, total, "exits", group);
+	group = json_object();
+	EMUL_COUNTERS(X)
+	set(&b, total, "emulated", group);
+	group = total;
+	VCPU_COUNTERS(X)
+	group = json_object();
+	MMU_COUNTERS(X)
+#undef X
+	set(&b, to, "total", total);
+	set(&b, to, "mmu", group);
+	return b.ok ? 0 : -ENOMEM;
 }
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */
@@ -375,11 +428,12 @@ unlink:
 int stats_write_json(struct vm *vm, const char *path)
 {
 	struct builder b = { .vm = vm, .ok = true };
-	json_t *root = report_json(&b);
+	json_t *root = json_object();
 	struct stat st;
 	FILE *f;
 	int r;
 
+	fill_report(&b, root);
 	if (!b.ok || !root) {
 		r = -ENOMEM;
 	} else if (stat(path, &st) || S_ISREG(st.st_mode)) {

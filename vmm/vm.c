@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "vmm/control.h"
 #include "vmm/shim_abi.h"
 #include "vmm/symbols.h"
 #include "vmm/vm.h"
@@ -309,9 +310,16 @@ static int run_once(const struct vmm_config *config, bool *again)
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
-	run_vcpus(&vm);
+	r = control_start(&vm);
+	if (!r)
+		run_vcpus(&vm);
+	control_stop(&vm);
 	helper_stop(vm.helper, &vm.helper_stats);
 	vm.helper = NULL;
+	if (r) {
+		code = VMM_EXIT_ERROR;
+		goto out;
+	}
 	console_finish(&vm);
 	if (vm.dump)
 		fputs(vm.dump, stderr);

@@ -22,6 +22,7 @@
 struct vm;
 struct vcpu;
 struct console;
+struct control;
 struct symbols;
 
 /* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
@@ -169,6 +170,7 @@ struct vm {
 	struct kvm_cpuid2 *cpuid;	/* what the guest sees */
 	struct evtchn *evtchn;
 	struct console *console;
+	struct control *control;	/* NULL: none */
 	struct symbols *symbols;
 	unsigned console_port;
 

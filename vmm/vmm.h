@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "helper/helper.h"
 #include "mmu/mmu.h"
@@ -52,6 +53,7 @@ struct vmm_config {
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
 	double timeout;			/* seconds; 0: none */
+	const char *control;		/* path of the control socket; "": none; NULL: the default place */
 	const char *stats;		/* file to write counters to as JSON, or NULL */
 	bool table;			/* print the readable table to stderr at the end */
 	unsigned trace_exits;		/* exits kept in the ring for a crash dump */
@@ -69,6 +71,25 @@ const char *vmm_cmdline_additions(unsigned vcpus);
 /* Runs a VM to its end: builds the machine, loads the kernel, runs, prints, cleans up. Messages go to stderr, the guest's
  * console to stdout. Returns an enum vmm_exit. One VM per process at a time; call from the main thread. */
 int vmm_run(const struct vmm_config *config);
+
+/* ---- control sockets (docs/control.md) ------------------------------------------------------------------------- */
+
+#define VMM_SOCKET_PATH	108		/* bytes of a socket's path, its NUL included: sun_path */
+
+struct vmm_socket {
+	pid_t pid;
+	char path[VMM_SOCKET_PATH];
+};
+
+/* The running guests whose sockets this user can reach, by pid; returns how many of them are in `found`. Removes sockets
+ * that a killed umbra has left. */
+unsigned vmm_control_find(struct vmm_socket *found, unsigned max);
+/* A connection, non-blocking, or -errno. */
+int vmm_control_connect(const char *path);
+/* Folder `i` in which sockets are looked for. 0, -ENOENT: there are no more, or another -errno: this one is none here. */
+int vmm_control_dir(unsigned i, char dir[static VMM_SOCKET_PATH]);
+/* The path of this process's own, in a folder that exists and is private. 0 or -errno. */
+int vmm_control_default(char path[static VMM_SOCKET_PATH]);
 
 /* ---- what the host is ------------------------------------------------------------------------------------------ */
 

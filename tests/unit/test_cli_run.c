@@ -98,6 +98,16 @@ static void every_option(void **state)
 	assert_false(seen.large || seen.table || seen.fast_cmdline || seen.quiet);
 }
 
+static void control(void **state)
+{
+	assert_int_equal(run("-k k"), RAN);
+	assert_null(seen.control);
+	assert_int_equal(run("-k k --control=off"), RAN);
+	assert_string_equal(seen.control, "");
+	assert_int_equal(run("-k k --control=./g.sock"), RAN);
+	assert_string_equal(seen.control, "./g.sock");
+}
+
 static void quiet(void **state)
 {
 	assert_int_equal(run("-k k -q"), RAN);
@@ -141,6 +151,9 @@ static void absurd_values(void **state)
 		{ "-k k --stats=/nonexistent/x.json", "cannot write there: No such file" },
 		{ "-k k --stats=/tmp", "not a file" },
 		{ "-k k --trace-exits=1000000000", "out of range" },
+		{ "-k k --control=", "a path of 1 to 103 bytes is needed, or off" },
+		{ "-k k --control=/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		  "a path of 1 to 103 bytes" },
 	};
 
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -155,6 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults), cmocka_unit_test(every_option), cmocka_unit_test(quiet),
+		cmocka_unit_test(control),
 		cmocka_unit_test(absurd_values),
 	};
 

@@ -36,6 +36,17 @@ void mmu_usage(struct mmu *mmu, struct mmu_usage *out)
 	*out = usage;
 }
 
+void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out)
+{
+	*out = usage;
+	out->bookkeeping_bytes = 0;
+}
+
+void helper_stats(struct helper *h, struct helper_stats *out)
+{
+	*out = (struct helper_stats){ .updates = 42 };
+}
+
 uint64_t vm_now(const struct vm *vm)
 {
 	return now;
@@ -189,6 +200,32 @@ static void json_members(void **state)
 	assert_json_int(r, "end.exit_code", 0);
 	assert_json_text(r, "end.reason", "powered off");
 	assert_int_equal(json_array_size(at(r, "marks")), 0);
+	json_decref(r);
+}
+
+/* What the control socket says while the guest runs. */
+static void json_live(void **state)
+{
+	json_t *r = json_object(), *what = json_object();
+
+	config.helper = true;
+	vm.helper = (struct helper *)&vm;
+	assert_int_equal(stats_live(&vm, r), 0);
+	assert_int_equal(stats_describe(what), 0);
+	assert_json_int(r, "uptime_ns", 5000000000);
+	assert_json_int(r, "total.exits.total", 100);
+	assert_json_int(r, "helper.updates", 42);
+	assert_json_int(r, "mmu.usage.pool_used_pages", 50);
+	assert_null(json_object_get(r, "end"));
+	assert_null(json_object_get(r, "marks"));
+	assert_true(json_string_length(at(what, "total.exits.page_fault")) > 0);
+	assert_true(json_string_length(at(what, "total.irets")) > 0);
+	assert_true(json_string_length(at(what, "mmu.hidden")) > 0);
+	json_decref(r);
+	json_decref(what);
+	r = json_object();
+	assert_int_equal(stats_info(&vm, r), 0);
+	assert_json_int(r, "pid", getpid());
 	json_decref(r);
 }
 
@@ -412,7 +449,7 @@ static void table_of_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(sums), TEST(json_members), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
+		TEST(sums), TEST(json_members), TEST(json_live), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
 		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_interval),
 		TEST(table_of_giants), TEST(table_of_nothing),
 	};
