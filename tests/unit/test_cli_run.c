@@ -152,8 +152,8 @@ static void absurd_values(void **state)
 		{ "-k k --stats=/tmp", "not a file" },
 		{ "-k k --trace-exits=1000000000", "out of range" },
 		{ "-k k --control=", "a path of 1 to 103 bytes is needed, or off" },
-		{ "-k k --control=/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-		  "a path of 1 to 103 bytes" },
+		{ "-k k --control=/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+		  "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a path of 1 to 103 bytes" },
 	};
 
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
