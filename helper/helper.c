@@ -1,7 +1,7 @@
 /*
- * helper.c - the thread: reads updates, runs the heuristics on them, and paces itself. It spins while updates flow,
- * yields the core when they do not, and sleeps when nothing has come for long: the window between an update and the
- * guest's use of the entry is a few microseconds, so a thread that sleeps catches none (docs/in-vm.md).
+ * helper.c - the threads: each reads the events of its sources, runs an engine on them, and paces itself. It spins while
+ * events flow, yields the core when they do not, and sleeps when nothing has come for long: the window between an update
+ * and the guest's use of the entry is a few microseconds, so a thread that sleeps catches none (docs/in-vm.md).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -13,45 +13,37 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "helper/heuristic.h"
+#include "helper/engine.h"
 
 #define BATCH		64u
 #define LOOKS_PER_CLOCK	64u	/* how often an idle spin looks before it reads the clock */
+
+struct worker {
+	struct helper *helper;
+	struct engine *engine;
+	struct mmu_cpu *cpu;
+	unsigned place;			/* serves the sources place, place + nr_workers ... */
+	pthread_t thread;
+	bool started;
+	int wake_fd;
+	atomic_bool asleep;
+	struct helper_stats stats;	/* all but heuristics; the thread's, read by others as it is */
+};
+
+struct helper {
+	struct mmu *mmu;
+	struct helper_source *sources;
+	unsigned nr_sources, nr_heuristics;
+	uint64_t spin_ns, yield_ns;
+	atomic_bool stop;
+	unsigned nr_workers;
+	struct worker *workers;
+};
 
 /* Counters have one writer; others read them as they are. */
 static void count(uint64_t *counter, uint64_t n)
 {
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
-}
-
-struct helper {
-	struct helper_config config;
-	struct helper_source *sources;
-	uint32_t *cursors;
-	struct mmu_cpu *cpu;
-	pthread_t thread;
-	int wake_fd;
-	atomic_bool stop, asleep;
-	struct helper_stats stats;	/* the thread's; read by others as it is */
-};
-
-void heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index)
-{
-	count(&c->stats->issued, 1);
-	switch (mmu_prebuild(c->cpu, table, index, c->source)) {
-	case MMU_PB_BUILT:
-		count(&c->stats->built, 1);
-		break;
-	case MMU_PB_PRESENT:
-		count(&c->stats->present, 1);
-		break;
-	case MMU_PB_NO_SHADOW:
-		count(&c->stats->nowhere, 1);
-		break;
-	case MMU_PB_NOTHING:
-		count(&c->stats->nothing, 1);
-		break;
-	}
 }
 
 static uint64_t clock_ns(clockid_t clock)
@@ -62,64 +54,97 @@ static uint64_t clock_ns(clockid_t clock)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-/* Runs the heuristics on what is new. True: there was something. */
-static bool work(struct helper *h)
+/* ---- the engine's requests go to the MMU --------------------------------------------------------------------------- */
+
+static enum mmu_prebuilt env_build(void *arg, gfn_t table, unsigned index, unsigned source, unsigned flags)
 {
-	struct helper_update u[BATCH];
+	struct worker *w = arg;
+
+	return mmu_prebuild(w->cpu, table, index, source);
+}
+
+static unsigned env_build_tree(void *arg, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned source,
+			       unsigned flags, unsigned budget)
+{
+	return 0;
+}
+
+static bool env_read_entry(void *arg, gfn_t table, unsigned index, uint64_t *gpte)
+{
+	struct worker *w = arg;
+	const uint64_t *entries = mmu_gfn_hva(w->helper->mmu, table);
+
+	if (!entries)
+		return false;
+	*gpte = __atomic_load_n(&entries[index], __ATOMIC_RELAXED);
+	return true;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------------ */
+
+/* Runs the heuristics on what is new. True: there was something. */
+static bool look(struct worker *w)
+{
+	struct helper *h = w->helper;
+	struct helper_event events[BATCH];
 	bool any = false;
 
-	for (unsigned s = 0; s < h->config.nr_sources; s++) {
-		struct helper_source *src = &h->sources[s];
+	for (unsigned s = w->place; s < h->nr_sources; s += h->nr_workers) {
+		const struct helper_source *src = &h->sources[s];
 		uint64_t lost = 0;
-		unsigned n = src->read(src->arg, &h->cursors[s], u, BATCH, &lost);
+		unsigned n = src->read(src->arg, events, BATCH, &lost);
 
 		any |= n != 0;
-		count(&h->stats.updates, n);
-		count(&h->stats.lost, lost);
-		for (unsigned i = 0; i < h->config.nr_heuristics; i++) {
-			const struct heuristic_config *hc = &h->config.heuristics[i];
-			struct heuristic_ctx c = { h->cpu, hc->value, &h->stats.heuristics[i], MMU_SRC_FIRST_HEURISTIC + i };
-
-			for (unsigned k = 0; k < n; k++)
-				hc->ops->on_update(&c, u[k].table, u[k].index);
+		count(&w->stats.lost, lost);
+		for (unsigned i = 0; i < n; i++) {
+			if (events[i].kind < HELPER_EVENT_KINDS)
+				count(&w->stats.events[events[i].kind], 1);
+			engine_event(w->engine, &events[i]);
 		}
 	}
 	return any;
 }
 
-static void set_watching(struct helper *h, bool yes)
+static void set_watching(struct worker *w, bool yes)
 {
-	for (unsigned s = 0; s < h->config.nr_sources; s++)
+	struct helper *h = w->helper;
+
+	for (unsigned s = w->place; s < h->nr_sources; s += h->nr_workers)
 		h->sources[s].watching(h->sources[s].arg, yes);
 }
 
-static void go_to_sleep(struct helper *h)
+static void note_cpu_time(struct worker *w)
+{
+	__atomic_store_n(&w->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
+}
+
+static void go_to_sleep(struct worker *w)
 {
 	uint64_t ticket;
 
-	set_watching(h, false);
-	atomic_store(&h->asleep, true);
-	if (!work(h) && !atomic_load(&h->stop)) {	/* nothing came in between */
-		count(&h->stats.sleeps, 1);
-		__atomic_store_n(&h->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
-		if (read(h->wake_fd, &ticket, sizeof ticket) == sizeof ticket)
-			count(&h->stats.wakes, 1);
+	set_watching(w, false);
+	atomic_store(&w->asleep, true);
+	if (!look(w) && !atomic_load(&w->helper->stop)) {	/* nothing came in between */
+		count(&w->stats.sleeps, 1);
+		note_cpu_time(w);
+		if (read(w->wake_fd, &ticket, sizeof ticket) == sizeof ticket)
+			count(&w->stats.wakes, 1);
 	}
-	atomic_store(&h->asleep, false);
-	set_watching(h, true);
+	atomic_store(&w->asleep, false);
+	set_watching(w, true);
 }
 
-static void *helper_thread(void *arg)
+static void *worker_thread(void *arg)
 {
-	struct helper *h = arg;
-	uint64_t last = clock_ns(CLOCK_MONOTONIC), spin = h->config.spin_us * 1000ull;
-	uint64_t yield = spin + h->config.yield_us * 1000ull;
+	struct worker *w = arg;
+	struct helper *h = w->helper;
+	uint64_t last = clock_ns(CLOCK_MONOTONIC);
 
-	set_watching(h, true);
+	set_watching(w, true);
 	for (unsigned looks = 0; !atomic_load_explicit(&h->stop, memory_order_relaxed); looks++) {
 		uint64_t idle;
 
-		if (work(h)) {
+		if (look(w) || engine_work(w->engine)) {
 			looks = 0;
 			last = 0;
 			continue;
@@ -130,60 +155,114 @@ static void *helper_thread(void *arg)
 		if (!last)
 			last = clock_ns(CLOCK_MONOTONIC);
 		idle = clock_ns(CLOCK_MONOTONIC) - last;
-		if (idle > yield) {
-			go_to_sleep(h);
+		if (idle > h->spin_ns + h->yield_ns) {
+			go_to_sleep(w);
 			last = 0;
-		} else if (idle > spin) {
+		} else if (idle > h->spin_ns) {
 			sched_yield();
 		}
 	}
-	set_watching(h, false);
-	__atomic_store_n(&h->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
+	set_watching(w, false);
+	note_cpu_time(w);
 	return NULL;
+}
+
+/* ---- begin and end ------------------------------------------------------------------------------------------------------ */
+
+static int start_worker(struct helper *h, unsigned place, const struct helper_config *config)
+{
+	struct worker *w = &h->workers[place];
+	struct engine_config ec = {
+		.env = { .build = env_build, .build_tree = env_build_tree, .read_entry = env_read_entry, .arg = w },
+		.nr_heuristics = config->nr_heuristics,
+	};
+	pthread_attr_t attr;
+	cpu_set_t set;
+	int r;
+
+	w->helper = h;
+	w->place = place;
+	w->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (w->wake_fd < 0)
+		return -errno;
+	memcpy(ec.heuristics, config->heuristics, sizeof ec.heuristics);
+	r = engine_create(&ec, &w->engine);
+	if (r)
+		return r;
+	r = mmu_cpu_create(config->mmu, &w->cpu);
+	if (r)
+		return r;
+	pthread_attr_init(&attr);
+	if (config->nr_cpus) {
+		CPU_ZERO(&set);
+		CPU_SET(config->cpus[place], &set);
+		pthread_attr_setaffinity_np(&attr, sizeof set, &set);
+	}
+	r = -pthread_create(&w->thread, &attr, worker_thread, w);
+	pthread_attr_destroy(&attr);
+	w->started = !r;
+	return r;
+}
+
+static void stop_worker(struct worker *w)
+{
+	uint64_t one = 1;
+
+	if (w->started && write(w->wake_fd, &one, sizeof one) == sizeof one)
+		pthread_join(w->thread, NULL);
+	if (w->cpu)
+		mmu_cpu_destroy(w->cpu);
+	if (w->wake_fd >= 0)
+		close(w->wake_fd);
+	engine_destroy(w->engine);
+}
+
+static void release(struct helper *h)
+{
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		stop_worker(&h->workers[i]);
+	free(h->workers);
+	free(h->sources);
+	free(h);
 }
 
 int helper_start(const struct helper_config *config, struct helper **out)
 {
 	struct helper *h;
-	pthread_attr_t attr;
-	cpu_set_t set;
+	unsigned n = config->nr_cpus ? config->nr_cpus : 1;
 	int r = -ENOMEM;
 
-	if (!config->nr_sources || !config->nr_heuristics || config->nr_heuristics > HELPER_MAX_HEURISTICS)
+	if (!config->nr_sources)
 		return -EINVAL;
+	if (n > config->nr_sources)
+		n = config->nr_sources;
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return -ENOMEM;
-	h->config = *config;
+	h->mmu = config->mmu;
+	h->nr_sources = config->nr_sources;
+	h->nr_heuristics = config->nr_heuristics;
+	h->spin_ns = config->spin_us * 1000ull;
+	h->yield_ns = config->yield_us * 1000ull;
 	h->sources = malloc(config->nr_sources * sizeof *h->sources);
-	h->cursors = calloc(config->nr_sources, sizeof *h->cursors);
-	h->wake_fd = eventfd(0, EFD_CLOEXEC);
-	if (!h->sources || !h->cursors || h->wake_fd < 0)
+	h->workers = calloc(n, sizeof *h->workers);
+	if (!h->sources || !h->workers)
 		goto fail;
 	memcpy(h->sources, config->sources, config->nr_sources * sizeof *h->sources);
-	r = mmu_cpu_create(config->mmu, &h->cpu);
-	if (r)
-		goto fail;
-	pthread_attr_init(&attr);
-	if (config->cpu >= 0) {
-		CPU_ZERO(&set);
-		CPU_SET(config->cpu, &set);
-		pthread_attr_setaffinity_np(&attr, sizeof set, &set);
+	for (unsigned i = 0; i < n; i++)
+		h->workers[i].wake_fd = -1;
+	for (h->nr_workers = 0; h->nr_workers < n; h->nr_workers++) {
+		r = start_worker(h, h->nr_workers, config);
+		if (r) {
+			h->nr_workers++;	/* what there is of it has to go */
+			goto fail;
+		}
 	}
-	r = -pthread_create(&h->thread, &attr, helper_thread, h);
-	pthread_attr_destroy(&attr);
-	if (r)
-		goto fail;
 	*out = h;
 	return 0;
 fail:
-	if (h->cpu)
-		mmu_cpu_destroy(h->cpu);
-	if (h->wake_fd >= 0)
-		close(h->wake_fd);
-	free(h->cursors);
-	free(h->sources);
-	free(h);
+	atomic_store(&h->stop, true);
+	release(h);
 	return r;
 }
 
@@ -191,8 +270,9 @@ void helper_wake(struct helper *h)
 {
 	uint64_t one = 1;
 
-	if (atomic_load(&h->asleep) && write(h->wake_fd, &one, sizeof one) < 0)
-		return;		/* the counter is full: awake for certain */
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		if (atomic_load(&h->workers[i].asleep) && write(h->workers[i].wake_fd, &one, sizeof one) < 0)
+			return;		/* the counter is full: awake for certain */
 }
 
 void helper_stop(struct helper *h, struct helper_stats *final)
@@ -204,20 +284,35 @@ void helper_stop(struct helper *h, struct helper_stats *final)
 		return;
 	}
 	atomic_store(&h->stop, true);
-	if (write(h->wake_fd, &one, sizeof one) == sizeof one)
-		pthread_join(h->thread, NULL);
-	*final = h->stats;
-	mmu_cpu_destroy(h->cpu);
-	close(h->wake_fd);
-	free(h->cursors);
-	free(h->sources);
-	free(h);
+	for (unsigned i = 0; i < h->nr_workers; i++) {
+		struct worker *w = &h->workers[i];
+
+		if (write(w->wake_fd, &one, sizeof one) == sizeof one)
+			pthread_join(w->thread, NULL);
+		w->started = false;
+	}
+	helper_stats(h, final);
+	release(h);
+}
+
+static void add(uint64_t *to, const uint64_t *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes / sizeof *to; i++)
+		to[i] += __atomic_load_n(from + i, __ATOMIC_RELAXED);
 }
 
 void helper_stats(struct helper *h, struct helper_stats *out)
 {
-	const uint64_t *from = (const uint64_t *)&h->stats;
+	memset(out, 0, sizeof *out);
+	for (unsigned i = 0; i < h->nr_workers; i++) {
+		struct worker *w = &h->workers[i];
 
-	for (size_t i = 0; i < sizeof *out / 8; i++)
-		((uint64_t *)out)[i] = __atomic_load_n(from + i, __ATOMIC_RELAXED);
+		add((uint64_t *)out, (const uint64_t *)&w->stats, offsetof(struct helper_stats, heuristics));
+		for (unsigned k = 0; k < h->nr_heuristics; k++) {
+			struct heuristic_stats s;
+
+			engine_stats(w->engine, k, &s);
+			add((uint64_t *)&out->heuristics[k], (const uint64_t *)&s, sizeof s);
+		}
+	}
 }

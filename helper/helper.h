@@ -1,9 +1,9 @@
 /*
  * helper.h - the shadow-paging helper thread: builds shadow entries on another core, ahead of the guest's faults.
  *
- * It watches what the guest writes to its page tables and lets heuristics guess which entries are wanted next. It only
- * ever prebuilds (mmu_prebuild()): not-present to present, in tables that have a shadow; it never allocates, recycles or
- * kicks, so at worst it does nothing useful. It holds no lock while it waits.
+ * It watches what the guest does to its page tables and lets heuristics guess which entries are wanted next. It only
+ * ever prebuilds (mmu_prebuild()): not-present to present, from free frames of the pool; it never recycles or kicks, so
+ * at worst it does nothing useful. It holds no lock while it waits.
  */
 #ifndef UMBRA_HELPER_H
 #define UMBRA_HELPER_H
@@ -14,24 +14,55 @@
 
 #include "mmu/mmu.h"
 
-#define HELPER_MAX_HEURISTICS	8
+#define HELPER_MAX_HEURISTICS	16
 #define HELPER_MAX_PARAMS	4
 
-/* An entry of a guest table that the guest has just stored to. */
-struct helper_update {
-	gfn_t table;
-	unsigned index;
+/* ---- events: all that a heuristic ever sees --------------------------------------------------------------------- */
+
+enum helper_event_kind {
+	HELPER_UPDATE,		/* the guest stored to entry `index` of `table` */
+	HELPER_PIN,		/* `table` is a page table of `level` from now on */
+	HELPER_UNPIN,		/* ... and no longer */
+	HELPER_FAULT,		/* an access to `va` of the space `root`, `mode` faulted; see `fault` */
+	HELPER_SWITCH,		/* a vCPU loads `root` for `mode` */
+	HELPER_USED,		/* a prebuilt entry `index` of `table` was seen used */
+	HELPER_EVENT_KINDS,
 };
 
-/* Where updates come from: one per vCPU. All members mandatory; called on the helper's thread. */
+enum helper_fault { HELPER_FAULT_HIDDEN, HELPER_FAULT_TRUE, HELPER_FAULT_PTWRITE };
+
+#define HELPER_HAS_OLD	1u	/* `old` is known */
+#define HELPER_HAS_NEW	2u	/* `new` is */
+
+struct helper_event {
+	uint64_t time_ns;	/* since the VM started; never goes back within one source */
+	uint8_t kind;		/* enum helper_event_kind */
+	uint8_t level;		/* 1..4: of `table` */
+	uint8_t fault;		/* enum helper_fault */
+	uint8_t mode;		/* enum mmu_mode, of FAULT and SWITCH */
+	uint8_t vcpu;
+	uint8_t flags;		/* HELPER_HAS_* */
+	uint16_t index;		/* of UPDATE, FAULT, USED: in `table` */
+	gfn_t table;		/* FAULT: the guest's table where the walk ended, with `level` and `index` */
+	gfn_t root;		/* FAULT, SWITCH */
+	gva_t va;		/* FAULT */
+	uint64_t old, new;	/* UPDATE: the entry */
+};
+
+/* "update", "pin" ... Static storage. */
+const char *helper_event_name(enum helper_event_kind kind);
+
+/* Where events come from: one per vCPU. All members mandatory; called on the helper's thread. */
 struct helper_source {
-	/* Copies up to `max` updates after *cursor, advances it, adds what was overwritten unread to *lost. */
-	unsigned (*read)(void *arg, uint32_t *cursor, struct helper_update *out, unsigned max, uint64_t *lost);
+	/* Copies up to `max` events into `out`, in order, and says how many; adds what was overwritten unread to *lost. */
+	unsigned (*read)(void *arg, struct helper_event *out, unsigned max, uint64_t *lost);
 	/* The thread begins or ends to watch: while it does not, the vCPU must see to its updates itself. After `false` one
 	 * more read follows, so that nothing falls between. */
 	void (*watching)(void *arg, bool yes);
 	void *arg;
 };
+
+/* ---- configuration ------------------------------------------------------------------------------------------------ */
 
 /* One heuristic and its parameters, as configured. */
 struct heuristic_config {
@@ -46,31 +77,50 @@ struct helper_config {
 	unsigned nr_sources;
 	struct heuristic_config heuristics[HELPER_MAX_HEURISTICS];
 	unsigned nr_heuristics;
-	int cpu;				/* host CPU to run on, -1: any */
-	unsigned spin_us;			/* keep looking so long after the last update, then yield ... */
+	const int *cpus;			/* host CPUs to run on, a thread each; copied */
+	unsigned nr_cpus;			/* 0: one thread, on any */
+	unsigned spin_us;			/* keep looking so long after the last event, then yield ... */
 	unsigned yield_us;			/* ... so long between looks, then sleep until helper_wake() */
 };
 
-/* What one heuristic did. issued = built + present + nowhere + nothing. */
+/* ---- counters ------------------------------------------------------------------------------------------------------- */
+
+/* What one heuristic did. issued = built + present + nowhere + nothing + no_room. X(name, "what") */
+#define HEURISTIC_COUNTERS(X) \
+	X(issued,	"entries it asked for") \
+	X(built,	"installed") \
+	X(present,	"somebody was faster") \
+	X(nowhere,	"the table has no shadow") \
+	X(nothing,	"the gPTE is absent, not accessed or not its business, or a lock was taken") \
+	X(no_room,	"the pool had no free frame for a table") \
+	X(late,		"hidden faults on an entry it had asked for or queued and that was not there yet") \
+	X(dropped,	"not asked for: its budget or the queue was full")
+
 struct heuristic_stats {
-	uint64_t issued;	/* entries it asked for */
-	uint64_t built;		/* installed */
-	uint64_t present;	/* somebody was faster */
-	uint64_t nowhere;	/* the table has no shadow */
-	uint64_t nothing;	/* the gPTE is absent or not accessed, or a lock was taken */
+#define X(name, what) uint64_t name;
+	HEURISTIC_COUNTERS(X)
+#undef X
+};
+
+/* Use of what a heuristic built, seen by the A bits of a sample (mmu.h). */
+struct heuristic_use {
+	uint64_t built, sampled, sampled_used, sampled_unused, removed;
 };
 
 struct helper_stats {
-	uint64_t updates, lost, sleeps, wakes;
-	uint64_t cpu_ns;	/* CPU time of the thread */
+	uint64_t events[HELPER_EVENT_KINDS];	/* by enum helper_event_kind */
+	uint64_t lost;		/* events overwritten or dropped unread */
+	uint64_t sleeps, wakes;
+	uint64_t cpu_ns;	/* CPU time of the threads */
 	struct heuristic_stats heuristics[HELPER_MAX_HEURISTICS];
 };
 
 struct helper;
 
-/* Starts the thread. -EINVAL, -ENOMEM, -EAGAIN (no thread). The sources live until helper_stop(). */
+/* Starts the threads; each source is served by one of them. -EINVAL, -ENOMEM, -EAGAIN (no thread). The sources live until
+ * helper_stop(). */
 int helper_start(const struct helper_config *config, struct helper **out);
-/* Ends and joins the thread and says what it did in all. NULL is fine: then nothing. */
+/* Ends and joins the threads and says what it did in all. NULL is fine: then nothing. */
 void helper_stop(struct helper *h, struct helper_stats *final);
 /* Updates wait and the thread may sleep. Any thread; cheap when it does not. */
 void helper_wake(struct helper *h);

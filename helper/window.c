@@ -3,9 +3,9 @@
 
 enum { ALIGNED, BACK, AHEAD };
 
-static void on_update(struct heuristic_ctx *c, gfn_t table, unsigned index)
+static void on_update(struct heuristic_ctx *c, const struct helper_event *e)
 {
-	unsigned group = c->value[ALIGNED], first = index, last = index;
+	unsigned group = c->value[ALIGNED], index = e->index, first = index, last = index;
 
 	if (group > 1) {
 		first = index / group * group;
@@ -14,8 +14,8 @@ static void on_update(struct heuristic_ctx *c, gfn_t table, unsigned index)
 	first = first > c->value[BACK] ? first - c->value[BACK] : 0;
 	last += c->value[AHEAD];
 	for (unsigned i = first; i <= last && i < MMU_ENTRIES; i++)
-		if (i != index)
-			heuristic_build(c, table, i);
+		if (i != index && !heuristic_build(c, e->table, i, 0))
+			return;
 }
 
 const struct heuristic heuristic_window = {

@@ -16,22 +16,35 @@ static void shadow_destroy(struct vm *vm)
 
 static int shadow_load(struct vcpu *v, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 {
-	return mmu_load(v->mmu, mode, l4, root);
+	int r = mmu_load(v->mmu, mode, l4, root);
+
+	if (!r && l4.n != MMU_NO_GFN.n)
+		feed_switch(v, mode, l4);
+	return r;
 }
 
 static int shadow_pin(struct vcpu *v, gfn_t table, unsigned level)
 {
-	return mmu_pin(v->mmu, table, level);
+	int r = mmu_pin(v->mmu, table, level);
+
+	if (!r)
+		feed_pin(v, table, level);
+	return r;
 }
 
 static int shadow_unpin(struct vcpu *v, gfn_t table)
 {
+	feed_pin(v, table, 0);
 	return mmu_unpin(v->mmu, table);
 }
 
 static int shadow_update(struct vcpu *v, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad)
 {
-	return mmu_update(v->mmu, table, index, gpte, preserve_ad);
+	int r = mmu_update(v->mmu, table, index, gpte, preserve_ad);
+
+	if (!r)
+		feed_update(v, table, index);
+	return r;
 }
 
 static void shadow_flush(struct vcpu *v)
@@ -92,6 +105,7 @@ static struct mmu_result shadow_fault(struct vcpu *v, gva_t va, uint32_t access)
 
 	if (r.verdict == MMU_TRUE && pin_linked_table(v, va, &r))
 		r = mmu_fault(v->mmu, v->mode, va, access);
+	feed_fault(v, va.a, r.verdict);
 	return r;
 }
 

@@ -377,56 +377,22 @@ void shim_set_info(struct vcpu *v, const void *hva)
 
 /* ---- the helper thread's view of the ring ------------------------------------------------------------------------------ */
 
-/* struct helper_source: looks at entries without taking them; the VMM still does. What the guest put there is checked by
- * mmu_prebuild(). */
-static unsigned ring_read(void *arg, uint32_t *cursor, struct helper_update *out, unsigned max, uint64_t *lost)
+/* Lines are looked at, not taken; the VMM still takes them. Hostile as all that lies there. */
+uint32_t shim_ring_head(struct vcpu *v)
 {
-	struct vcpu *v = arg;
+	return __atomic_load_n(&data(v)->head, __ATOMIC_ACQUIRE);
+}
+
+uint64_t shim_ring_line(struct vcpu *v, uint32_t at)
+{
 	const uint64_t *ring = (const uint64_t *)(v->area + AREA_SHIM_RING * 4096);
-	uint32_t head = __atomic_load_n(&data(v)->head, __ATOMIC_ACQUIRE), waiting = head - *cursor;
-	unsigned n = 0;
 
-	if (waiting > SHIM_RING) {
-		*lost += waiting - SHIM_RING;
-		*cursor = head - SHIM_RING;
-	}
-	for (; *cursor != head && n < max; ++*cursor) {
-		uint64_t e = __atomic_load_n(&ring[*cursor & (SHIM_RING - 1)], __ATOMIC_RELAXED);
-
-		if ((e & 7) == SHIM_UPDATE)
-			out[n++] = (struct helper_update){ { e >> 12 }, e >> 3 & 511 };
-	}
-	return n;
+	return __atomic_load_n(&ring[at & (SHIM_RING - 1)], __ATOMIC_RELAXED);
 }
 
-static void ring_watching(void *arg, bool yes)
+void shim_ring_watch(struct vcpu *v, bool yes)
 {
-	struct vcpu *v = arg;
-
 	__atomic_store_n(&data(v)->ring_watched, yes, __ATOMIC_SEQ_CST);
-}
-
-/* Once the vCPUs exist, before they run. */
-int shim_start_helper(struct vm *vm)
-{
-	struct helper_source sources[VMM_MAX_VCPUS];
-	struct helper_config c = {
-		.mmu = vm->mmu, .sources = sources, .nr_sources = vm->nr_vcpus, .cpu = vm->config->helper_cpu,
-		.nr_heuristics = vm->config->nr_heuristics, .spin_us = 200, .yield_us = 2000,
-	};
-
-	if (!vm->config->helper || !shim_on(vm))
-		return 0;
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		sources[i] = (struct helper_source){ ring_read, ring_watching, &vm->vcpus[i] };
-	memcpy(c.heuristics, vm->config->heuristics, sizeof c.heuristics);
-	if (!c.nr_heuristics) {
-		char why[128];
-
-		c.nr_heuristics = 1;
-		heuristic_parse("update", &c.heuristics[0], why, sizeof why);
-	}
-	return helper_start(&c, &vm->helper);
 }
 
 /* How many entries of a multicall that came from the shim are over already. Consumes the answer. */

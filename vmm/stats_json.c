@@ -155,7 +155,10 @@ static json_t *helper_json(struct builder *b)
 	if (b->vm->helper)
 		helper_stats(b->vm->helper, &live);
 	o = json_object();
-	set_u64(b, o, "updates", h->updates);
+	list = json_object();
+	for (unsigned i = 0; i < HELPER_EVENT_KINDS; i++)
+		set_u64(b, list, helper_event_name(i), h->events[i]);
+	set(b, o, "events", list);
 	set_u64(b, o, "lost", h->lost);
 	set_u64(b, o, "sleeps", h->sleeps);
 	set_u64(b, o, "cpu_ns", h->cpu_ns);
@@ -163,11 +166,9 @@ static json_t *helper_json(struct builder *b)
 	for (unsigned i = 0; i < (c->nr_heuristics ? c->nr_heuristics : 1); i++) {
 		e = json_object();
 		set(b, e, "name", json_string(c->nr_heuristics ? c->heuristics[i].name : "update"));
-		set_u64(b, e, "issued", h->heuristics[i].issued);
-		set_u64(b, e, "built", h->heuristics[i].built);
-		set_u64(b, e, "present", h->heuristics[i].present);
-		set_u64(b, e, "nowhere", h->heuristics[i].nowhere);
-		set_u64(b, e, "nothing", h->heuristics[i].nothing);
+#define X(counter, what) set_u64(b, e, #counter, h->heuristics[i].counter);
+		HEURISTIC_COUNTERS(X)
+#undef X
 		json_array_append_new(list, e);
 	}
 	set(b, o, "heuristics", list);

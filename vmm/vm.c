@@ -304,7 +304,7 @@ static int run_once(const struct vmm_config *config, bool *again)
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
-	r = shim_start_helper(&vm);
+	r = feed_start(&vm);
 	if (r) {
 		fprintf(stderr, "umbra: the helper thread does not start: %s\n", strerror(-r));
 		code = VMM_EXIT_ERROR;
@@ -314,8 +314,7 @@ static int run_once(const struct vmm_config *config, bool *again)
 	if (!r)
 		run_vcpus(&vm);
 	control_stop(&vm);
-	helper_stop(vm.helper, &vm.helper_stats);
-	vm.helper = NULL;
+	feed_stop(&vm);
 	if (r) {
 		code = VMM_EXIT_ERROR;
 		goto out;

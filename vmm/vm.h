@@ -24,6 +24,7 @@ struct vcpu;
 struct console;
 struct control;
 struct symbols;
+struct feed;
 
 /* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
 struct gate_frame {
@@ -134,6 +135,7 @@ struct vcpu {
 	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
 	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
 	uint32_t shim_tail;		/* ring entries taken */
+	struct feed *feed;		/* to the helper thread; NULL: there is none */
 	uint64_t recheck;		/* look at events again at this system time, 0: no */
 	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
 	unsigned storm;			/* ... and how often it did in a row */
@@ -267,8 +269,19 @@ void shim_arm_gates(struct vcpu *v);
 void shim_find_mode(struct vcpu *v);
 void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
 void shim_abort(struct vcpu *v);
-int shim_start_helper(struct vm *vm);
+uint32_t shim_ring_head(struct vcpu *v);
+uint64_t shim_ring_line(struct vcpu *v, uint32_t at);
+void shim_ring_watch(struct vcpu *v, bool yes);
 uint64_t shim_multicall_done(struct vcpu *v, uint64_t count);
+
+/* ---- feed.c: what the helper thread is told. On the vCPU's thread; cheap without a helper --------------------------------- */
+/* Once the vCPUs exist, before they run: starts the helper if it is configured. 0 or -errno. */
+int feed_start(struct vm *vm);
+void feed_stop(struct vm *vm);		/* the vCPUs have ended */
+void feed_update(struct vcpu *v, gfn_t table, unsigned index);
+void feed_pin(struct vcpu *v, gfn_t table, unsigned level);	/* level 0: no longer */
+void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root);
+void feed_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict);
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------ */
 /* `va` with bit 47 copied up: equal to `va` if that is canonical (SDM vol. 1, 3.3.7.1). */

@@ -23,8 +23,9 @@ struct fixture {
 	struct mmu *mmu;
 	struct mmu_cpu *cpu;
 	struct helper *helper;
-	struct helper_update ring[RING];
+	struct helper_event ring[RING];
 	_Atomic uint32_t head;
+	uint32_t tail;
 	atomic_uint watched, unwatched;
 };
 
@@ -33,18 +34,18 @@ static uint64_t *frame(struct fixture *f, unsigned n)
 	return f->memory + n * 512;
 }
 
-static unsigned ring_read(void *arg, uint32_t *cursor, struct helper_update *out, unsigned max, uint64_t *lost)
+static unsigned ring_read(void *arg, struct helper_event *out, unsigned max, uint64_t *lost)
 {
 	struct fixture *f = arg;
 	uint32_t head = atomic_load(&f->head);
 	unsigned n = 0;
 
-	if (head - *cursor > RING) {
-		*lost += head - *cursor - RING;
-		*cursor = head - RING;
+	if (head - f->tail > RING) {
+		*lost += head - f->tail - RING;
+		f->tail = head - RING;
 	}
-	while (*cursor != head && n < max)
-		out[n++] = f->ring[(*cursor)++ % RING];
+	while (f->tail != head && n < max)
+		out[n++] = f->ring[f->tail++ % RING];
 	return n;
 }
 
@@ -98,7 +99,7 @@ static int teardown(void **state)
 static void start(struct fixture *f, const char *heuristic, unsigned spin_us)
 {
 	struct helper_source source = { ring_read, watching, f };
-	struct helper_config c = { .mmu = f->mmu, .sources = &source, .nr_sources = 1, .nr_heuristics = 1, .cpu = -1,
+	struct helper_config c = { .mmu = f->mmu, .sources = &source, .nr_sources = 1, .nr_heuristics = 1,
 				   .spin_us = spin_us, .yield_us = spin_us };
 	char why[128];
 
@@ -112,7 +113,7 @@ static void guest_writes(struct fixture *f, unsigned index, uint64_t gpte)
 	uint32_t head = atomic_load(&f->head);
 
 	__atomic_store_n(&frame(f, L1_GFN)[index], gpte, __ATOMIC_SEQ_CST);
-	f->ring[head % RING] = (struct helper_update){ { L1_GFN }, index };
+	f->ring[head % RING] = (struct helper_event){ .kind = HELPER_UPDATE, .table = { L1_GFN }, .index = index };
 	atomic_store(&f->head, head + 1);
 	helper_wake(f->helper);
 }
@@ -123,12 +124,12 @@ static struct helper_stats wait_for_updates(struct fixture *f, uint64_t updates)
 
 	for (unsigned i = 0; i < 20000; i++) {
 		helper_stats(f->helper, &s);
-		if (s.updates + s.lost >= updates && s.heuristics[0].issued >= s.updates)
+		if (s.events[HELPER_UPDATE] + s.lost >= updates && s.heuristics[0].issued >= s.events[HELPER_UPDATE])
 			return s;
 		usleep(1000);
 		helper_wake(f->helper);		/* it may have gone to sleep in between */
 	}
-	fail_msg("the thread saw %llu of %llu updates", (unsigned long long)s.updates, (unsigned long long)updates);
+	fail_msg("the thread saw %llu of %llu updates", (unsigned long long)s.events[HELPER_UPDATE], (unsigned long long)updates);
 	return s;
 }
 
@@ -206,12 +207,12 @@ static void an_overrun_is_counted(void **state)
 	struct helper_stats s;
 
 	for (unsigned i = 0; i < RING; i++)
-		f->ring[i] = (struct helper_update){ { L1_GFN }, i };
+		f->ring[i] = (struct helper_event){ .kind = HELPER_UPDATE, .table = { L1_GFN }, .index = i };
 	atomic_store(&f->head, RING * 3);
 	start(f, "update", 1000);
 	s = wait_for_updates(f, RING * 3);
 	assert_int_equal(s.lost, RING * 2);
-	assert_int_equal(s.updates, RING);
+	assert_int_equal(s.events[HELPER_UPDATE], RING);
 }
 
 static void wild_updates_do_no_harm(void **state)
@@ -220,7 +221,8 @@ static void wild_updates_do_no_harm(void **state)
 	struct helper_stats s;
 
 	for (unsigned i = 0; i < RING; i++)
-		f->ring[i] = (struct helper_update){ { i % 2 ? ~0ull >> i : 1ull << (i * 3) }, i % 3 ? 0xffffffff - i : 512 + i };
+		f->ring[i] = (struct helper_event){ .kind = HELPER_UPDATE, .table = { i % 2 ? ~0ull >> i : 1ull << (i * 3) },
+						    .index = i % 3 ? 511 - i : 256 + i };
 	atomic_store(&f->head, RING);
 	start(f, "update", 1000);
 	s = wait_for_updates(f, RING);

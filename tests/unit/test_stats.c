@@ -44,7 +44,7 @@ void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out)
 
 void helper_stats(struct helper *h, struct helper_stats *out)
 {
-	*out = (struct helper_stats){ .updates = 42 };
+	*out = (struct helper_stats){ .events = { [HELPER_UPDATE] = 42 } };
 }
 
 uint64_t vm_now(const struct vm *vm)
@@ -214,7 +214,7 @@ static void json_live(void **state)
 	assert_int_equal(stats_describe(what), 0);
 	assert_json_int(r, "uptime_ns", 5000000000);
 	assert_json_int(r, "total.exits.total", 100);
-	assert_json_int(r, "helper.updates", 42);
+	assert_json_int(r, "helper.events.update", 42);
 	assert_json_int(r, "mmu.usage.pool_used_pages", 50);
 	assert_null(json_object_get(r, "end"));
 	assert_null(json_object_get(r, "marks"));

@@ -1,0 +1,252 @@
+/*
+ * feed.c - what the helper thread is told of a vCPU, in the order in which it happened.
+ *
+ * Two streams meet here: the shim's ring, which the guest writes while it runs, and a ring of records that the vCPU's
+ * thread writes between runs (faults, root loads, and updates and pins that came by an exit). Each record says how far
+ * the shim's ring was when it was written, so the reader can merge the two. Both are lossy: nobody waits for the helper.
+ *
+ * The records: one writer (the vCPU's thread), one reader (the helper's). Without a helper there are none.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/shim_abi.h"
+#include "vmm/vm.h"
+
+#define RECORDS		1024u	/* a power of two */
+
+struct record {
+	struct helper_event event;
+	uint32_t shim_head;	/* the shim's ring when it was written */
+};
+
+struct feed {
+	struct vcpu *v;
+	struct record *records;
+	uint32_t size;
+	_Alignas(64) _Atomic uint32_t head;	/* the writer's */
+	uint64_t dropped;	/* atomic: it was full */
+	_Alignas(64) _Atomic uint32_t tail;	/* the reader's */
+	uint32_t shim_cursor;
+	uint64_t dropped_seen;
+};
+
+/* ---- the vCPU's side ---------------------------------------------------------------------------------------------- */
+
+static void put(struct vcpu *v, struct helper_event *e)
+{
+	struct feed *f = v->feed;
+	uint32_t head = atomic_load_explicit(&f->head, memory_order_relaxed);
+
+	if (head - atomic_load_explicit(&f->tail, memory_order_acquire) >= f->size) {
+		__atomic_store_n(&f->dropped, f->dropped + 1, __ATOMIC_RELAXED);
+		return;
+	}
+	e->time_ns = vm_now(v->vm);
+	e->vcpu = v->id;
+	f->records[head & (f->size - 1)] = (struct record){ *e, v->shim_tail };
+	atomic_store_explicit(&f->head, head + 1, memory_order_release);
+	helper_wake(v->vm->helper);
+}
+
+static void read_new(struct vm *vm, struct helper_event *e)
+{
+	const uint64_t *entries = mmu_gfn_hva(vm->mmu, e->table);
+
+	if (!entries)
+		return;
+	e->new = __atomic_load_n(&entries[e->index], __ATOMIC_RELAXED);
+	e->flags |= HELPER_HAS_NEW;
+}
+
+void feed_update(struct vcpu *v, gfn_t table, unsigned index)
+{
+	struct helper_event e = { .kind = HELPER_UPDATE, .table = table, .index = index };
+
+	if (!v->feed)
+		return;
+	read_new(v->vm, &e);
+	put(v, &e);
+}
+
+void feed_pin(struct vcpu *v, gfn_t table, unsigned level)
+{
+	if (v->feed)
+		put(v, &(struct helper_event){ .kind = level ? HELPER_PIN : HELPER_UNPIN, .table = table, .level = level });
+}
+
+void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root)
+{
+	if (v->feed)
+		put(v, &(struct helper_event){ .kind = HELPER_SWITCH, .table = root, .root = root, .level = MMU_LEVELS,
+					       .mode = mode });
+}
+
+void feed_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict)
+{
+	struct helper_event e = { .kind = HELPER_FAULT, .mode = v->mode, .root = v->l4[v->mode], .va = { va } };
+	struct mmu_walk w = { 0 };
+
+	if (!v->feed)
+		return;
+	switch (verdict) {
+	case MMU_HIDDEN:
+		e.fault = HELPER_FAULT_HIDDEN;
+		break;
+	case MMU_PTWRITE:
+		e.fault = HELPER_FAULT_PTWRITE;
+		break;
+	case MMU_TRUE:
+		e.fault = HELPER_FAULT_TRUE;
+		break;
+	default:
+		return;
+	}
+	if (mmu_translate(v->vm->mmu, e.root, v->mode, e.va, 0, &w) == -EINVAL)
+		return;
+	e.table = w.table;
+	e.index = w.index;
+	e.level = w.level;
+	put(v, &e);
+}
+
+/* ---- the helper's side: struct helper_source ------------------------------------------------------------------------- */
+
+/* A line of the shim's ring, which the guest can write: nothing in it is trusted, and the MMU checks frame numbers. False:
+ * no event. */
+static bool decode(struct vcpu *v, uint64_t line, struct helper_event *e)
+{
+	unsigned what = line & 7;
+
+	*e = (struct helper_event){ .time_ns = vm_now(v->vm), .vcpu = v->id, .table = { line >> 12 } };
+	switch (what) {
+	case SHIM_UPDATE:
+		e->kind = HELPER_UPDATE;
+		e->index = line >> 3 & 511;
+		read_new(v->vm, e);
+		return true;
+	case SHIM_PIN1 ... SHIM_PIN4:
+		e->kind = HELPER_PIN;
+		e->level = what - SHIM_PIN1 + 1;
+		return true;
+	case SHIM_UNPIN:
+		e->kind = HELPER_UNPIN;
+		return true;
+	default:
+		return false;
+	}
+}
+
+static unsigned read_shim(struct feed *f, uint32_t upto, struct helper_event *out, unsigned max, uint64_t *lost)
+{
+	uint32_t waiting = upto - f->shim_cursor;
+	unsigned n = 0;
+
+	if (waiting > SHIM_RING) {
+		*lost += waiting - SHIM_RING;
+		f->shim_cursor = upto - SHIM_RING;
+	}
+	for (; f->shim_cursor != upto && n < max; f->shim_cursor++)
+		n += decode(f->v, shim_ring_line(f->v, f->shim_cursor), &out[n]);
+	return n;
+}
+
+static unsigned feed_read(void *arg, struct helper_event *out, unsigned max, uint64_t *lost)
+{
+	struct feed *f = arg;
+	/* Before `head`: a record that comes later has nothing between itself and this. */
+	uint32_t shim_head = shim_ring_head(f->v), head = atomic_load_explicit(&f->head, memory_order_acquire);
+	uint32_t tail = atomic_load_explicit(&f->tail, memory_order_relaxed);
+	uint64_t dropped = __atomic_load_n(&f->dropped, __ATOMIC_RELAXED);
+	unsigned n = 0;
+
+	*lost += dropped - f->dropped_seen;
+	f->dropped_seen = dropped;
+	for (; n < max && tail != head; tail++) {
+		const struct record *r = &f->records[tail & (f->size - 1)];
+
+		/* Behind the cursor: the record came while the reader was past it, or the guest wrote to `head`. */
+		if ((int32_t)(r->shim_head - f->shim_cursor) > 0)
+			n += read_shim(f, r->shim_head, out + n, max - n, lost);
+		if (n == max)
+			break;
+		out[n++] = r->event;
+	}
+	atomic_store_explicit(&f->tail, tail, memory_order_release);
+	if (tail == head && n < max)
+		n += read_shim(f, shim_head, out + n, max - n, lost);
+	return n;
+}
+
+static void feed_watching(void *arg, bool yes)
+{
+	struct feed *f = arg;
+
+	shim_ring_watch(f->v, yes);
+}
+
+/* ---- begin and end ---------------------------------------------------------------------------------------------------- */
+
+static void release(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+		struct feed *f = vm->vcpus[i].feed;
+
+		vm->vcpus[i].feed = NULL;
+		if (f)
+			free(f->records);
+		free(f);
+	}
+}
+
+static int make(struct vcpu *v)
+{
+	struct feed *f = aligned_alloc(64, sizeof *f);
+
+	if (!f)
+		return -ENOMEM;
+	memset(f, 0, sizeof *f);
+	f->v = v;
+	f->size = RECORDS;
+	f->records = calloc(f->size, sizeof *f->records);
+	v->feed = f;
+	return f->records ? 0 : -ENOMEM;
+}
+
+int feed_start(struct vm *vm)
+{
+	const struct vmm_config *config = vm->config;
+	struct helper_source sources[VMM_MAX_VCPUS];
+	struct helper_config c = {
+		.mmu = vm->mmu, .sources = sources, .nr_sources = vm->nr_vcpus, .cpus = &config->helper_cpu,
+		.nr_cpus = config->helper_cpu >= 0, .nr_heuristics = config->nr_heuristics, .spin_us = 200, .yield_us = 2000,
+	};
+	int r = 0;
+
+	if (!config->helper)
+		return 0;
+	for (unsigned i = 0; i < vm->nr_vcpus && !r; i++) {
+		r = make(&vm->vcpus[i]);
+		sources[i] = (struct helper_source){ feed_read, feed_watching, vm->vcpus[i].feed };
+	}
+	memcpy(c.heuristics, config->heuristics, sizeof c.heuristics);
+	if (!c.nr_heuristics) {
+		char why[128];
+
+		c.nr_heuristics = 1;
+		heuristic_parse("update", &c.heuristics[0], why, sizeof why);
+	}
+	if (!r)
+		r = helper_start(&c, &vm->helper);
+	if (r)
+		release(vm);
+	return r;
+}
+
+void feed_stop(struct vm *vm)
+{
+	helper_stop(vm->helper, &vm->helper_stats);
+	vm->helper = NULL;
+	release(vm);
+}
