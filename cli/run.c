@@ -23,7 +23,7 @@
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPU, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
-	OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL,
+	OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
 };
 
 static const struct argp_option options[] = {
@@ -61,6 +61,7 @@ static const struct argp_option options[] = {
 	  "expression", 3 },
 	{ "timeout", OPT_TIMEOUT, "TIME", 0, "End the run after this long: 500ms, 60s, 2m, 1h", 3 },
 	{ "stats", OPT_STATS, "FILE", 0, "Write configuration and counters as JSON", 3 },
+	{ "fault-map", OPT_FAULT_MAP, NULL, 0, "... and where and when faults came, for 'umbra report'", 3 },
 	{ "control", OPT_CONTROL, "PATH|off", 0, "Socket that answers 'umbra stat' and 'umbra top' (default: "
 	  "<pid>.sock in $XDG_RUNTIME_DIR/umbra or /run/umbra)", 3 },
 	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end (default)", 3 },
@@ -335,6 +336,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_stats(arg, &config->stats);
 	case OPT_CONTROL:
 		return parse_control(arg, &config->control);
+	case OPT_FAULT_MAP:
+		config->fault_map = true;
+		break;
 	case OPT_TABLE:
 		config->table = true;
 		break;
@@ -370,6 +374,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			arg);
 		return EINVAL;
 	case ARGP_KEY_END:
+		if (config->fault_map && !config->stats) {
+			fputs("umbra run: --fault-map goes into the file of --stats=FILE, which is not given\n", stderr);
+			return EINVAL;
+		}
 		if (config->kernel && *config->kernel)
 			break;
 		fputs("umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n", stderr);

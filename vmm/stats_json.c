@@ -13,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "vmm/faultmap.h"
 #include "vmm/shim_abi.h"
 #include "vmm/stats.h"
 
@@ -120,6 +121,7 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "expect", c->expect);
 	set_real(b, o, "timeout_s", c->timeout > 0 ? c->timeout : -1);
 	set_u64(b, o, "trace_exits", c->trace_exits);
+	set_bool(b, o, "fault_map", c->fault_map);
 	return o;
 }
 
@@ -314,6 +316,24 @@ static json_t *end_json(struct builder *b)
 	return o;
 }
 
+/* All vCPUs together, once they have ended. */
+static json_t *fault_map_json(struct builder *b)
+{
+	struct faultmap *sum;
+	json_t *o;
+
+	if (!b->vm->config->fault_map)
+		return json_null();
+	sum = faultmap_new();
+	if (!sum)
+		return NULL;
+	for (unsigned i = 0; i < b->vm->nr_vcpus; i++)
+		faultmap_merge(sum, b->vm->vcpus[i].faultmap);
+	o = faultmap_json(sum);
+	free(sum);
+	return o;
+}
+
 static void fill_report(struct builder *b, json_t *root)
 {
 	json_t *o;
@@ -335,8 +355,10 @@ static void fill_report(struct builder *b, json_t *root)
 	o = mmu_json(b, &m);
 	set(b, o, "usage", usage_json(b));
 	set(b, root, "mmu", o);
-	if (!b->live)
-		set(b, root, "marks", marks_json(b));
+	if (b->live)
+		return;
+	set(b, root, "marks", marks_json(b));
+	set(b, root, "fault_map", fault_map_json(b));
 }
 
 int stats_live(struct vm *vm, json_t *to)

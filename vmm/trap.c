@@ -1,6 +1,7 @@
 /* trap.c - exceptions and syscalls of the guest: ours to mend, or to be reflected into its kernel. */
 #include <sched.h>
 
+#include "vmm/faultmap.h"
 #include "vmm/vm.h"
 
 #define VEC_DB	1
@@ -36,6 +37,18 @@ static void spurious(struct vcpu *v, uint64_t va)
 			   "not work on this host, try another --kick", (unsigned long long)va, v->vm->kick->name);
 }
 
+/* For --fault-map. */
+static void map_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict)
+{
+	static const enum faultmap_class classes[] = {
+		[MMU_HIDDEN] = FAULTMAP_hidden, [MMU_SPURIOUS] = FAULTMAP_other, [MMU_PTWRITE] = FAULTMAP_pt_write,
+		[MMU_TRUE] = FAULTMAP_true, [MMU_AGAIN] = FAULTMAP_other, [MMU_BAD] = FAULTMAP_true,
+	};
+
+	if (v->faultmap)
+		faultmap_add(v->faultmap, va, vm_now(v->vm), classes[verdict]);
+}
+
 static void page_fault(struct vcpu *v, const struct gate_exit *e)
 {
 	const uint32_t access = e->error_code & (MMU_PF_W | MMU_PF_FETCH);
@@ -43,6 +56,7 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 
 	v->counters.exits.page_fault++;
 	if (in_hole(e->cr2)) {
+		map_fault(v, e->cr2, MMU_TRUE);
 		if (shim_busy(v))
 			return shim_abort(v);
 		reflect_page_fault(v, e->cr2, access | (e->error_code & MMU_PF_P) |
@@ -50,6 +64,7 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 		return;
 	}
 	r = v->vm->paging->fault(v, (gva_t){ e->cr2 }, access);
+	map_fault(v, e->cr2, r.verdict);
 	switch (r.verdict) {
 	case MMU_HIDDEN:
 	case MMU_PTWRITE:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "mmu/probe.h"
+#include "vmm/faultmap.h"
 #include "vmm/vm.h"
 
 /* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
@@ -83,6 +84,9 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	v->trace = calloc(v->trace_size ? v->trace_size : 1, sizeof *v->trace);
 	if (!v->trace)
 		return -ENOMEM;
+	v->faultmap = vm->config->fault_map ? faultmap_new() : NULL;
+	if (vm->config->fault_map && !v->faultmap)
+		return -ENOMEM;
 	r = mmu_cpu_create(vm->mmu, &v->mmu);
 	if (r)
 		return r;
@@ -105,6 +109,7 @@ void vcpu_fini(struct vcpu *v)
 	if (v->wake_fd > 0)
 		close(v->wake_fd);
 	free(v->trace);
+	free(v->faultmap);
 }
 
 void vcpu_wake(struct vcpu *v)

@@ -25,6 +25,7 @@ struct console;
 struct control;
 struct symbols;
 struct feed;
+struct faultmap;
 
 /* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
 struct gate_frame {
@@ -140,6 +141,7 @@ struct vcpu {
 	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
 	unsigned storm;			/* ... and how often it did in a row */
 	struct vcpu_counters counters;
+	struct faultmap *faultmap;	/* NULL: nobody asked */
 	struct exit_record *trace;
 	unsigned trace_at, trace_size;
 	uint64_t exit_tsc;

@@ -58,6 +58,7 @@ usage 'timeout=0' --timeout=0
 usage 'timeout=soon' --timeout=soon
 usage 'expect=\[' --expect='['
 usage 'stats=/nonexistent/x' --stats=/nonexistent/x
+usage 'fault-map.*--stats' --fault-map
 usage 'stray' stray
 refused "usage: no kernel" 2 'kernel is needed'
 refused "usage: unknown option" 2 'frobnicate' --frobnicate
