@@ -175,11 +175,13 @@ static inline uint32_t frame_flags(const struct mmu *mmu, uint64_t gfn)
 static inline void frame_set(struct mmu *mmu, uint64_t gfn, uint32_t flags)
 {
 	__atomic_fetch_or(&mmu->frames[gfn].flags, flags, __ATOMIC_SEQ_CST);
+	chaos();
 }
 
 static inline void frame_clear(struct mmu *mmu, uint64_t gfn, uint32_t flags)
 {
 	__atomic_fetch_and(&mmu->frames[gfn].flags, ~flags, __ATOMIC_SEQ_CST);
+	chaos();
 }
 
 static inline uint64_t pmap_get(const struct mmu *mmu, uint64_t gfn)
@@ -194,6 +196,7 @@ static inline uint32_t spte_id(uint32_t page, unsigned index)
 
 static inline uint64_t spte_load(const struct mmu *mmu, uint32_t id)
 {
+	chaos();
 	return __atomic_load_n(&mmu->pool[id], __ATOMIC_ACQUIRE);
 }
 

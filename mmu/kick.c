@@ -19,7 +19,9 @@ static void set_oldest(struct mmu_cpu *cpu, uint64_t clock)
 
 	if (!owed && owes)
 		__atomic_add_fetch(&cpu->mmu->nr_owing, 1, __ATOMIC_SEQ_CST);
+	chaos();
 	__atomic_store_n(&cpu->oldest, clock, __ATOMIC_SEQ_CST);
+	chaos();
 	if (owed && !owes)
 		__atomic_sub_fetch(&cpu->mmu->nr_owing, 1, __ATOMIC_SEQ_CST);
 }

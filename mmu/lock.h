@@ -13,6 +13,29 @@ struct spin {
 	uint32_t held;
 };
 
+/*
+ * Built with -DMMU_CHAOS=N, one in N of the places where a race could be lost gives the core away, so that windows of a
+ * few instructions are met within seconds: make B=/tmp/chaos CFLAGS='-O2 -g -DMMU_CHAOS=50' unit-bins
+ */
+#ifdef MMU_CHAOS
+static inline void chaos(void)
+{
+	static _Thread_local uint64_t x;
+
+	if (!x)
+		x = (uintptr_t)&x;
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	if (x % MMU_CHAOS == 0)
+		sched_yield();
+}
+#else
+static inline void chaos(void)
+{
+}
+#endif
+
 static inline bool spin_trylock(struct spin *l)
 {
 	return !__atomic_load_n(&l->held, __ATOMIC_RELAXED) && !__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE);
@@ -22,6 +45,7 @@ static inline void spin_lock(struct spin *l)
 {
 	unsigned i;
 
+	chaos();
 	while (!spin_trylock(l)) {
 		for (i = 0; i < 128 && __atomic_load_n(&l->held, __ATOMIC_RELAXED); i++)
 			__builtin_ia32_pause();
@@ -33,6 +57,7 @@ static inline void spin_lock(struct spin *l)
 static inline void spin_unlock(struct spin *l)
 {
 	__atomic_store_n(&l->held, 0, __ATOMIC_RELEASE);
+	chaos();
 }
 
 #endif

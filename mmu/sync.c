@@ -8,25 +8,35 @@
  */
 #include "mmu/internal.h"
 
-void sync_list(struct mmu *mmu, uint64_t gfn)
+static void push(struct mmu *mmu, uint64_t gfn)
 {
-	if (frame_flags(mmu, gfn) & FRAME_LISTED)
-		return;
-	frame_set(mmu, gfn, FRAME_LISTED);
-	__atomic_add_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
 	spin_lock(&mmu->listed_lock);
 	mmu->frames[gfn].listed_next = mmu->listed;
 	mmu->listed = gfn + 1;
 	spin_unlock(&mmu->listed_lock);
 }
 
-/* Frame lock; the frame was taken off the list, FRAME_LISTED is still set. */
+void sync_list(struct mmu *mmu, uint64_t gfn)
+{
+	if (frame_flags(mmu, gfn) & FRAME_LISTED)
+		return;
+	frame_set(mmu, gfn, FRAME_LISTED);
+	__atomic_add_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
+	push(mmu, gfn);
+}
+
+/*
+ * Frame lock; the frame was taken off the list and compared. If it stays, flag and count never say otherwise in between:
+ * who has written it since, through a TLB entry that is still owed a kick, looks at them without a lock when it flushes.
+ */
 static void list_again(struct mmu *mmu, uint64_t gfn, bool stay)
 {
+	if (stay) {
+		push(mmu, gfn);
+		return;
+	}
 	frame_clear(mmu, gfn, FRAME_LISTED);
 	__atomic_sub_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
-	if (stay)
-		sync_list(mmu, gfn);
 }
 
 void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn)

@@ -390,12 +390,6 @@ static void test_two_writers(void **state)
 {
 	uint64_t one = env_number("UMBRA_SEED", 0), seed;
 
-	/* Now and then finds a stale translation (2 of 5 runs, then 0 of 6): an open bug of several vCPUs, which no guest has yet. */
-	if (!getenv("UMBRA_TWO_WRITERS")) {
-		print_message("two vCPUs writing one shared table: known to fail now and then (docs/mmu.md), UMBRA_TWO_WRITERS=1 "
-			      "runs it\n");
-		skip();
-	}
 	for (seed = one ? one : 7000; seed < (one ? one + 1 : 7004); seed++)
 		run_shared(seed, seed & 1);
 }
