@@ -38,7 +38,8 @@ static const struct argp_option options[] = {
 	{ "no-reboot", OPT_NO_REBOOT, NULL, 0, "A reboot of the guest ends the run", 1 },
 
 	{ NULL, 0, NULL, 0, "Memory virtualization:", 2 },
-	{ "mmu", OPT_MMU, "MODE", 0, "shadow: the processor walks our shadow tables (default)", 2 },
+	{ "mmu", OPT_MMU, "MODE", 0, "shadow: the processor walks our shadow tables (default); nested: the "
+	  "guest's own, and KVM does the rest", 2 },
 	{ "shadow-pages", OPT_SHADOW_PAGES, "N", 0, "Shadow pool in 4 KiB pages (default: chosen from --memory)", 2 },
 	{ "fill", OPT_FILL, "HOW", 0, "lazy: build entries at faults (default); eager: also when the guest updates "
 	  "its tables", 2 },
@@ -85,7 +86,7 @@ static const struct cli_choice prefetch_choices[] = {
 };
 static const struct cli_choice switch_choices[] = { { "on", true }, { "off", false }, { NULL } };
 static const struct cli_choice gates_choices[] = { { "vmm", false }, { "invm", true }, { NULL } };
-static const struct cli_choice mmu_choices[] = { { "shadow", 0 }, { NULL } };
+static const struct cli_choice mmu_choices[] = { { "shadow", VMM_MMU_SHADOW }, { "nested", VMM_MMU_NESTED }, { NULL } };
 
 /* "umbra run: --OPTION=VALUE: what is wrong". Returns EINVAL, with which argp_parse() then returns. */
 __attribute__((format(printf, 3, 4)))
@@ -276,7 +277,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		config->vcpus = n;
 		break;
 	case OPT_MMU:
-		return parse_choice("mmu", arg, mmu_choices, &choice);
+		r = parse_choice("mmu", arg, mmu_choices, &choice);
+		config->mmu = choice;
+		break;
 	case OPT_SHADOW_PAGES:
 		return parse_number("shadow-pages", arg, MMU_POOL_MIN, SHADOW_MAX, &config->shadow_pages);
 	case OPT_KICK:

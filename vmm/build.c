@@ -274,7 +274,10 @@ int domain_build(struct vm *vm)
 	if (!c->initdomain)
 		console_set_ring(vm, (char *)vm->ram + l.console);
 	load_symbols(vm, img);
-	r = start_vcpu(vm, &l, img);
+	if (!c->initdomain)
+		r = vm->paging->keep_writable(&vm->vcpus[0], (gfn_t){ l.console >> 12 });
+	if (!r)
+		r = start_vcpu(vm, &l, img);
 	if (r)
 		snprintf(err.text, sizeof err.text, "the first vCPU cannot be set up: %s", strerror(-r));
 out:

@@ -263,6 +263,11 @@ static void retire(struct vcpu *v, unsigned length, bool long_mode)
 	}
 }
 
+void emul_retire(struct vcpu *v, const struct emul_insn *in)
+{
+	retire(v, in->i.length, in->long_mode);
+}
+
 enum emulated emulate_privileged(struct vcpu *v)
 {
 	const struct emul_desc *d;
@@ -279,7 +284,7 @@ enum emulated emulate_privileged(struct vcpu *v)
 	}
 	switch (s) {
 	case STEP_RETIRE:
-		retire(v, in.i.length, in.long_mode);
+		emul_retire(v, &in);
 		return EMUL_DONE;
 	case STEP_AGAIN:
 	case STEP_RAISED:

@@ -32,6 +32,8 @@ emul_fn emul_in, emul_out, emul_ins, emul_outs;					/* emulate_port.c */
 
 /* Decodes the instruction at rip. 0; -EFAULT: it cannot be fetched, *fault (may be NULL) is where; -EINVAL: it is none. */
 int emul_decode(struct vcpu *v, struct emul_insn *in, uint64_t *fault);
+/* It is done: on to the next one, by way of #DB if it was stepped. */
+void emul_retire(struct vcpu *v, const struct emul_insn *in);
 /* The guest's register that `r`, of any width, is part of. NULL: not a general one. */
 __u64 *emul_gpr(struct vcpu *v, ZydisRegister r);
 /* The linear address of a memory operand, in 64-bit code. */

@@ -6,6 +6,8 @@
 
 static uint64_t entry_va(const struct vm *vm, mfn_t table, unsigned index)
 {
+	if (vm->paging->guest_tables)
+		return RAM_MAP_VA + table.n * 4096 + index * 8;
 	return POOL_VA + (table.n - vm->pool.n) * 4096 + index * 8;
 }
 
@@ -62,12 +64,14 @@ static const struct kick_ops kick_methods[] = {
 		.name = "rewrite",
 		.when = "every host; slower than table",
 		.table_min = 0,
+		.rewrites = true,
 		.fill = fill_entries,
 	},
 	[VMM_KICK_TABLE] = {
 		.name = "table",
 		.when = "KVM shadows our tables: ept=0, npt=0, PVM",
 		.table_min = 6,
+		.rewrites = true,
 		.fill = fill_tables,
 	},
 };

@@ -150,7 +150,7 @@ static void build_idt(struct vm *vm)
 
 void monitor_build(struct vm *vm, uint64_t hole[2][16])
 {
-	unsigned used = 0;
+	unsigned used = 0, tables;
 	uint64_t *m2p = mon_hva(vm, vm->m2p);
 
 	memcpy(mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE }), gate_code, gate_code_end - gate_code);
@@ -162,10 +162,13 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 	hole[MMU_KERNEL][HOLE_SLOT_M2P - HOLE_SLOT_FIRST] =
 		map_2m(vm, &used, vm->m2p, m2p_frames(vm), MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used);
-	hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] =
-		map_2m(vm, &used, vm->pool, vm->pool_pages, MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST];
-	hole[MMU_USER][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST];
+	/* What the kick loop writes to, in every root: where the tables are that the processor walks. */
+	tables = vm->paging->guest_tables ? HOLE_SLOT_RAM : HOLE_SLOT_POOL;
+	hole[MMU_KERNEL][tables - HOLE_SLOT_FIRST] = hole[MMU_USER][tables - HOLE_SLOT_FIRST] =
+		map_2m(vm, &used, vm->paging->guest_tables ? (mfn_t){ 0 } : vm->pool,
+		       vm->paging->guest_tables ? vm->ram_frames : vm->pool_pages,
+		       MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	if (shim_on(vm)) {
 		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = map_shim(vm, &used);
 		hole[MMU_KERNEL][HOLE_SLOT_RAM - HOLE_SLOT_FIRST] =

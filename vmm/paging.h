@@ -17,6 +17,7 @@ struct gate_exit;
  * from the guest unchecked. Functions return 0 or -errno unless they say otherwise. */
 struct paging_ops {
 	const char *name;		/* as in --mmu= */
+	bool guest_tables;		/* the processor walks the guest's: ring 0 needs a map of them */
 
 	/* Of the VM, before and after its vCPUs. create: vm->mmu and vm->hole are there. */
 	int (*create)(struct vm *vm);
@@ -37,9 +38,9 @@ struct paging_ops {
 	struct mmu_result (*fault)(struct vcpu *v, gva_t va, uint32_t access);
 
 	/* May the VMM write to this frame by its number, now? Where the processor walks the guest's tables, not to a table. */
-	bool (*may_write)(struct vm *vm, gfn_t gfn);
+	bool (*may_write)(struct vcpu *v, gfn_t gfn);
 	/* The same from now on until the VM ends: the frame will not become a table. -EBUSY: it is one. */
-	int (*keep_writable)(struct vm *vm, gfn_t gfn);
+	int (*keep_writable)(struct vcpu *v, gfn_t gfn);
 
 	/* Entries changed and not kicked yet, as in mmu.h; tables may be guest frames. */
 	bool (*kick_pending)(struct vcpu *v);
@@ -53,6 +54,6 @@ struct paging_ops {
 	void (*dump_walk)(struct vcpu *v, enum mmu_mode mode, gva_t va, FILE *to);
 };
 
-extern const struct paging_ops paging_shadow;
+extern const struct paging_ops paging_shadow, paging_nested;
 
 #endif

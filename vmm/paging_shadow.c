@@ -112,12 +112,12 @@ static struct mmu_result shadow_fault(struct vcpu *v, gva_t va, uint32_t access)
 /* ---- the rest -------------------------------------------------------------------------------------------------------- */
 
 /* A table of the guest's is data to the VMM as well; what it holds is checked when it is used. */
-static bool shadow_may_write(struct vm *vm, gfn_t gfn)
+static bool shadow_may_write(struct vcpu *v, gfn_t gfn)
 {
 	return true;
 }
 
-static int shadow_keep_writable(struct vm *vm, gfn_t gfn)
+static int shadow_keep_writable(struct vcpu *v, gfn_t gfn)
 {
 	return 0;
 }

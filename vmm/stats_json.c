@@ -103,7 +103,7 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "symbols", c->symbols);
 	set_u64(b, o, "memory_bytes", c->memory);
 	set_u64(b, o, "vcpus", c->vcpus);
-	set_text(b, o, "mmu", "shadow");
+	set_text(b, o, "mmu", b->vm->paging->name);
 	set_u64(b, o, "shadow_pages", b->vm->pool_pages);
 	set_bool(b, o, "fast_cmdline", c->fast_cmdline);
 	set_bool(b, o, "initdomain", c->initdomain);

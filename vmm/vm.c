@@ -169,7 +169,7 @@ static int machine_create(struct vm *vm, const char **what)
 		return -errno;
 	vm->gates = c->gates && vm->host.fsgsbase && (c->shim & SHIM_DOES(iret)) &&
 		    (c->shim & SHIM_DOES(segment));
-	vm->paging = &paging_shadow;
+	vm->paging = c->mmu == VMM_MMU_NESTED ? &paging_nested : &paging_shadow;
 	vm->kick = kick_choose(c->kick, &vm->host);
 	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
 	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
@@ -267,15 +267,29 @@ static int verdict(struct vm *vm)
 	return vm->exit_code;
 }
 
+/* The guest's tables are checked before a processor can walk them, so nothing may store to them but the VMM: no shim, and no
+ * helper, for there is no shadow. */
+static void adapt_to_nested(struct vmm_config *c)
+{
+	c->shim = 0;
+	c->gates = c->helper = false;
+	if (!c->shadow_pages)
+		c->shadow_pages = MMU_POOL_MIN;
+}
+
 /* One boot. *again: the guest asked for a reboot. */
 static int run_once(const struct vmm_config *config, bool *again)
 {
-	struct vm vm = { .config = config, .kvm_fd = -1, .fd = -1, .end_lock = PTHREAD_MUTEX_INITIALIZER,
+	struct vm vm = { .kvm_fd = -1, .fd = -1, .end_lock = PTHREAD_MUTEX_INITIALIZER,
 			 .mark_lock = PTHREAD_MUTEX_INITIALIZER };
 	const char *what = "";
 	struct timespec now;
+	struct vmm_config effective = *config;
 	int r, code;
 
+	if (config->mmu == VMM_MMU_NESTED)
+		adapt_to_nested(&effective);
+	config = vm.config = &effective;
 	vmm_host_probe(&vm.host);
 	if (vm.host.kvm_error) {
 		fprintf(stderr, "umbra: /dev/kvm cannot be used: %s. `umbra doctor` says what this host needs\n",

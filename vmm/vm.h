@@ -26,6 +26,7 @@ struct control;
 struct symbols;
 struct feed;
 struct faultmap;
+struct nested;
 
 /* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
 struct gate_frame {
@@ -160,6 +161,7 @@ struct vm {
 	const struct paging_ops *paging;
 	struct mmu *mmu;		/* mode nested: the pmap and the walker only */
 	uint64_t hole[2][16];		/* [enum mmu_mode]: L4 entries of the hole */
+	struct nested *nested;		/* --mmu=nested (nested.h); else NULL */
 	const struct kick_ops *kick;
 	struct shared_info *shared;
 	uint64_t start_ns;		/* CLOCK_MONOTONIC when the guest's system time was 0 */
@@ -236,6 +238,7 @@ struct kick_ops {
 	const char *name;
 	const char *when;		/* the hosts it is right on */
 	unsigned table_min;		/* for mmu_config.table_kick_min */
+	bool rewrites;			/* needs to be told of every entry; else a TLB flush alone does it */
 	/* Drains v's kick list, as far as there is room, into addresses that the gate has to rewrite; returns how
 	 * many. 0 with an empty kick list: a TLB flush alone does it. max is at least MMU_ENTRIES. */
 	unsigned (*fill)(struct vcpu *v, uint64_t *list, unsigned max);

@@ -25,6 +25,8 @@ enum vmm_exit {
 	VMM_EXIT_TIMEOUT = 124,
 };
 
+/* Whose tables the processor walks (docs/nested.md). */
+enum vmm_mmu { VMM_MMU_SHADOW, VMM_MMU_NESTED };
 enum vmm_kick { VMM_KICK_AUTO, VMM_KICK_FLUSH, VMM_KICK_REWRITE, VMM_KICK_TABLE };
 
 /* What a user can ask of a VM. vmm_config_init() fills in the defaults. Strings are borrowed until vmm_run() returns. */
@@ -39,6 +41,7 @@ struct vmm_config {
 	bool fast_cmdline;		/* add what makes a stock kernel fast (vmm_cmdline_additions()) */
 	bool initdomain;		/* SIF_INITDOMAIN in start_info */
 	bool on_reboot_exit;		/* reboot ends the run (else the domain is built again) */
+	enum vmm_mmu mmu;
 	enum vmm_kick kick;
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;

@@ -78,7 +78,7 @@ long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
 long xen_update_descriptor(struct vcpu *v, const uint64_t a[6])
 {
 	uint64_t pa = a[0], d = a[1], gfn = pa >> 12, checked = d;
-	uint64_t *at = gfn < v->vm->ram_frames && !(pa & 7) && v->vm->paging->may_write(v->vm, (gfn_t){ gfn }) ?
+	uint64_t *at = gfn < v->vm->ram_frames && !(pa & 7) && v->vm->paging->may_write(v, (gfn_t){ gfn }) ?
 		       guest_phys(v->vm, pa, 8) : NULL;
 
 	if (!at || !monitor_descriptor_ok(&checked))

@@ -135,7 +135,7 @@ static long copy_frame(struct vcpu *v, uint64_t to, const uint64_t *from)
 {
 	char *t = mmu_gfn_hva(v->vm->mmu, (gfn_t){ to }), *f = from ? mmu_gfn_hva(v->vm->mmu, (gfn_t){ *from }) : NULL;
 
-	if (!t || (from && !f) || !v->vm->paging->may_write(v->vm, (gfn_t){ to }))
+	if (!t || (from && !f) || !v->vm->paging->may_write(v, (gfn_t){ to }))
 		return -EINVAL;
 	if (f)
 		memmove(t, f, 4096);

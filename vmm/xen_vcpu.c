@@ -22,7 +22,7 @@ static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_i
 	if (a->mfn >= vm->ram_frames)
 		return -EINVAL;
 	new = guest_phys(vm, (a->mfn << 12) + a->offset, sizeof *new);
-	if (!new || vm->paging->keep_writable(vm, (gfn_t){ a->mfn }))
+	if (!new || vm->paging->keep_writable(o, (gfn_t){ a->mfn }))
 		return -EINVAL;
 	/* All but what other threads write: that is set below. */
 	new->evtchn_upcall_mask = old->evtchn_upcall_mask;

@@ -51,12 +51,12 @@ static void fake_invlpg(struct vcpu *v, gva_t va)
 	fake.invlpg_va = va.a;
 }
 
-static bool fake_may_write(struct vm *vm, gfn_t gfn)
+static bool fake_may_write(struct vcpu *v, gfn_t gfn)
 {
 	return true;
 }
 
-static int fake_keep_writable(struct vm *vm, gfn_t gfn)
+static int fake_keep_writable(struct vcpu *v, gfn_t gfn)
 {
 	return 0;
 }
