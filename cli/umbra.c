@@ -12,6 +12,8 @@
 static const struct cli_command commands[] = {
 	{ "run",	"boot a guest",					cli_run },
 	{ "bench",	"a workload under several modes: counts and times",	bench_main },
+	{ "top",	"a live view of a running guest",		cli_top },
+	{ "stat",	"the counters of a running guest",		cli_stat },
 	{ "doctor",	"what this host can do, and how to fix what it cannot",	cli_doctor },
 };
 

@@ -22,9 +22,15 @@ _Static_assert(VMM_SOCKET_PATH == sizeof((struct sockaddr_un *)0)->sun_path, "su
 /* In the order in which they are tried. -ENOENT: no more; -ENAMETOOLONG, -EAGAIN: not this one. */
 int vmm_control_dir(unsigned i, char dir[static VMM_SOCKET_PATH])
 {
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	const char *only = getenv("UMBRA_RUNTIME_DIR"), *runtime = getenv("XDG_RUNTIME_DIR");
 	int n;
 
+	if (only && *only == '/') {
+		if (i)
+			return -ENOENT;
+		n = snprintf(dir, VMM_SOCKET_PATH, "%s", only);
+		return n < VMM_SOCKET_PATH ? 0 : -ENAMETOOLONG;
+	}
 	switch (i) {
 	case 0:
 		if (!runtime || *runtime != '/')
