@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #define BENCH_CASES	16
+#define ROUNDS_MAX	101u
 
 /* One line of a workload that says how long something took. */
 struct reading {
@@ -87,7 +88,7 @@ struct bench {
 	char umbra[512], workload[512], image[512], dir[512];	/* dir: of JOB_DIR on the host */
 	char kernel[512];
 	const char *memory, *append;	/* of the guest; append: NULL, or more for its command line */
-	bool fault_map;			/* ask umbra for it */
+	bool compare;			/* for compare_json(); umbra makes fault maps */
 	double load;			/* load average when it began; negative: unknown */
 	struct sample *samples;
 	unsigned nr_samples;
@@ -99,21 +100,43 @@ struct bench {
 int sample_take(const struct bench *b, unsigned mode, struct sample *s);
 void sample_release(struct sample *s);
 
+/* ---- what is made of samples (metric.c) --------------------------------------------------------------------------- */
+
+/*
+ * A sum of counters of one sample. Terms are paths into a JSON object behind a sign: '+', '-', or '~' for one that may be
+ * missing; a missing one makes the whole sum NaN.
+ */
+struct metric {
+	const char *id;			/* in JSON */
+	const char *head, *what;	/* of a column; what it counts */
+	const char *group;		/* of rows */
+	bool per_run;			/* of the whole run, boot included, from its report; else of a case, per unit */
+	const char *terms[6];
+};
+
 /* Median, extremes of `n` values, which get sorted; NaN if n is 0. */
 struct spread {
 	double median, min, max;
 	unsigned n;
 };
 struct spread spread_of(double *values, unsigned n);
-/* Time per unit, in ns, of a case over the good samples of a mode. */
-struct spread bench_time(const struct bench *b, unsigned mode, const char *case_name);
+/* The values of the good samples of a mode that have this case, at most `max`; returns how many. metric NULL: the time per
+ * unit, in ns. */
+unsigned metric_values(const struct bench *b, unsigned mode, const char *case_name, const struct metric *metric, double *out,
+		       unsigned max);
+struct spread metric_spread(const struct bench *b, unsigned mode, const char *case_name, const struct metric *metric);
 
-/* A number below a JSON object: "a.b.c". NaN: not there. */
+/* The names of all cases that good samples have, each once. Returns how many; at most BENCH_CASES. */
+unsigned case_names(const struct bench *b, const char *names[static BENCH_CASES]);
+
+/* A number below a JSON object: "a.b.c"; "a.*.c" is the sum over the array a. NaN: not there. */
 double json_number_at(const json_t *o, const char *path);
 
-/* A time with three digits and its unit; "-" for NaN. */
-#define TIME_TEXT	16
-void time_text(char out[static TIME_TEXT], double ns);
+/* Three digits, or "-" for NaN. A time has its unit. */
+#define NUMBER_TEXT	16
+void count_text(char out[static NUMBER_TEXT], double v);
+void time_text(char out[static NUMBER_TEXT], double ns);
+void ratio_text(char out[static NUMBER_TEXT], double v);
 
 /* Runs all modes in turn and says how it goes on stderr. Returns how many runs failed, or -errno; -EOPNOTSUPP: there are
  * no samples, for this host runs none of the modes, or of umbra's none. */
@@ -139,8 +162,17 @@ struct bench_command {
 int options_parse(const struct bench_command *command, int argc, char **argv, struct request *q);
 void request_release(struct request *q);
 
-/* To stdout. */
+/* To stdout: what was run and where. */
+void head_print(const struct bench *b);
+/* To stdout: a table per case with a row per mode. */
 void table_print(const struct bench *b);
+
+/* ---- compare.c ---------------------------------------------------------------------------------------------------- */
+
+/* To stdout: a row per metric, a column per mode, and which differences are real. */
+void compare_print(const struct bench *b);
+/* The same for results_write(): what is compared, with medians, ratios and p. NULL: no memory. */
+json_t *compare_json(const struct bench *b);
 /* Configuration, host, raw samples, medians. 0 or -errno; "-" is stdout. */
 int results_write(const struct bench *b, const char *path);
 

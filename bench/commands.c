@@ -45,6 +45,23 @@ static int run(struct request *q, void (*print)(const struct bench *b))
 	return stop ? stop : r;
 }
 
+int compare_main(int argc, char **argv)
+{
+	static const struct bench_command command = {
+		.modes = "nested,lazy,kvm8,helper",
+		.doc = "Runs a workload under several modes in turn and compares them with the first: faults by class, exits by "
+		       "cause, hypercalls, prebuilding, kicks and time, and which differences are real.\v"
+		       "Exit codes: 0, 1 a run failed, 2 usage, 77 the host runs none of the modes.",
+	};
+	struct request q = { .bench.compare = true };
+	int r = options_parse(&command, argc, argv, &q);
+
+	if (r < 0)
+		r = run(&q, compare_print);
+	request_release(&q);
+	return r;
+}
+
 int bench_main(int argc, char **argv)
 {
 	static const struct bench_command command = {

@@ -44,7 +44,7 @@ static unsigned runs_in_all(const struct bench *b)
 static void progress(const struct bench *b, const struct sample *s)
 {
 	unsigned total = runs_in_all(b);
-	char time[TIME_TEXT];
+	char time[NUMBER_TEXT];
 
 	fprintf(stderr, "%s: %u/%u %s: ", b->job->name, b->nr_samples, total, b->modes.at[s->mode].name);
 	if (!s->ok)

@@ -10,7 +10,6 @@
 #include "bench/bench.h"
 #include "bench/image.h"
 
-#define REPETITIONS_MAX	101u
 #define COUNT_MAX	1000000u
 #define TIMEOUT_MAX	100000u		/* s */
 #define TIMEOUT_OWN	600u		/* of a workload of the user's */
@@ -118,7 +117,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		w->own[w->nr_own++] = arg;
 		return 0;
 	case 'n':
-		return parse_number(q, "--repetitions", arg, REPETITIONS_MAX, &q->bench.repetitions);
+		return parse_number(q, "--repetitions", arg, ROUNDS_MAX, &q->bench.repetitions);
 	case 'k':
 		if (strlen(arg) >= sizeof q->bench.kernel)
 			return mistake(&q->bench, "--kernel: too long a path");

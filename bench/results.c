@@ -25,6 +25,7 @@ static json_t *modes_json(const struct bench *b)
 
 static json_t *sample_json(const struct bench *b, const struct sample *s)
 {
+	static const char *const parts[] = { "helper", "ept", "end" };	/* of what umbra reported */
 	json_t *cases = json_array(), *o;
 
 	for (unsigned i = 0; i < s->nr_cases; i++) {
@@ -45,6 +46,9 @@ static json_t *sample_json(const struct bench *b, const struct sample *s)
 		json_object_set_new(o, "digest", json_string(s->digest));
 	if (s->report)
 		json_object_set(o, "usage", json_object_get(json_object_get(s->report, "mmu"), "usage"));
+	if (s->report && b->compare)
+		for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
+			json_object_set(o, parts[i], json_object_get(s->report, parts[i]));
 	return o;
 }
 
@@ -57,7 +61,7 @@ static json_t *medians_json(const struct bench *b, unsigned mode)
 		const struct sample *s = &b->samples[i];
 
 		for (unsigned j = 0; s->mode == mode && s->ok && j < s->nr_cases; j++) {
-			struct spread t = bench_time(b, mode, s->cases[j].name);
+			struct spread t = metric_spread(b, mode, s->cases[j].name, NULL);
 
 			json_object_set_new(o, s->cases[j].name,
 					    json_pack("{sf sf sf si}", "median", t.median, "min", t.min, "max", t.max,
@@ -65,6 +69,34 @@ static json_t *medians_json(const struct bench *b, unsigned mode)
 		}
 	}
 	return o;
+}
+
+/* Of the first good sample of each mode: one shows how the faults lie, all would be much. */
+static json_t *fault_maps_json(const struct bench *b)
+{
+	json_t *o = json_object();
+
+	for (unsigned i = 0; i < b->nr_samples; i++) {
+		const char *mode = b->modes.at[b->samples[i].mode].name;
+		json_t *map = json_object_get(b->samples[i].report, "fault_map");
+
+		if (b->samples[i].ok && json_is_object(map) && !json_object_get(o, mode))
+			json_object_set(o, mode, map);
+	}
+	return o;
+}
+
+/* What the runs' own reports say about where they ran, and the compared numbers. */
+static void add_compared(const struct bench *b, json_t *root)
+{
+	json_t *left_out = json_object();
+
+	for (unsigned i = 0; i < b->modes.n; i++)
+		if (*b->modes.at[i].left_out)
+			json_object_set_new(left_out, b->modes.at[i].name, json_string(b->modes.at[i].left_out));
+	json_object_set_new(root, "left_out", left_out);
+	json_object_set_new(root, "compared", compare_json(b));
+	json_object_set_new(root, "fault_maps", fault_maps_json(b));
 }
 
 int results_write(const struct bench *b, const char *path)
@@ -84,7 +116,8 @@ int results_write(const struct bench *b, const char *path)
 	}
 	for (unsigned i = 0; i < b->modes.n; i++)
 		json_object_set_new(medians, b->modes.at[i].name, medians_json(b, i));
-	root = json_pack("{si ss ss si si so so so so}", "schema", 1, "bench", b->job->name, "date", date, "repetitions",
+	root = json_pack("{si ss ss ss ss ss ss si si so so so so}", "schema", 1, "kind", b->compare ? "compare" : "bench",
+			 "bench", b->job->name, "what", b->job->what, "unit", b->job->unit, "memory", b->memory, "date", date, "repetitions",
 			 (int)b->repetitions, "count", (int)b->count, "load_average", real_or_null(b->load), "modes",
 			 modes_json(b), "ns_per_unit", medians, "samples", samples);
 	if (!root)
@@ -93,6 +126,8 @@ int results_write(const struct bench *b, const char *path)
 		json_object_set(root, "umbra", json_object_get(report, "umbra"));
 		json_object_set(root, "host", json_object_get(report, "host"));
 	}
+	if (b->compare)
+		add_compared(b, root);
 	if (strcmp(path, "-"))
 		f = fopen(path, "we");
 	if (!f)

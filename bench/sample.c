@@ -70,7 +70,7 @@ static int umbra_command(const struct bench *b, const struct mode *mode, const c
 	snprintf(c->timeout, sizeof c->timeout, "%us", b->timeout_s);
 	args(c, b->umbra, "run", "-q", "-k", b->kernel, "-i", b->image, "-m", b->memory, "-p", c->words, "--no-reboot",
 	     "--timeout", c->timeout, "--stats", stats);
-	if (b->fault_map)
+	if (b->compare)
 		arg(c, "--fault-map");
 	if (strlen(mode->flags) >= sizeof c->flags)
 		return -E2BIG;
@@ -228,23 +228,6 @@ static void console_read(struct console *c, int fd, pid_t pid)
 }
 
 /* ---- counters -------------------------------------------------------------------------------------------------- */
-
-double json_number_at(const json_t *o, const char *path)
-{
-	char name[64];
-
-	while (o && *path) {
-		size_t len = strcspn(path, ".");
-
-		if (len >= sizeof name)
-			return NAN;
-		memcpy(name, path, len);
-		name[len] = 0;
-		o = json_object_get(o, name);
-		path += len + (path[len] == '.');
-	}
-	return json_is_number(o) ? json_number_value(o) : NAN;
-}
 
 /* The intervals that the guest marked belong to the lines it printed, in order. */
 static void take_counters(const struct bench *b, struct sample *s, const char *path)

@@ -6,6 +6,7 @@ UNIT_HELP_LIB := $(B)/tests/unit/help.a
 $(UNIT_HELP_LIB): $(filter-out $(UNIT_TESTS:%=%.o),$(call objs,tests/unit))
 
 # What a module's library is linked with besides, when it is tested alone.
+UNIT_LD_bench := -ljansson -lm
 UNIT_ALSO_cli := $(B)/libumbra-helper.a $(B)/libumbra-mmu.a
 
 # The libraries are known only once every fragment was read.
@@ -15,7 +16,7 @@ unit_libs = $(or $(filter $(B)/libumbra-$(call unit_module,$(1)).a,$(ALL)),$(fil
 .SECONDEXPANSION:
 $(UNIT_TESTS): $(B)/%: $(B)/%.o $(UNIT_HELP_LIB) $$(call unit_libs,$$@)
 	$(call say,LD)$(CC) $(UCFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
-		$(ULDFLAGS) -lcmocka $(if $(filter %-vmm.a,$^),$(VMM_LIBS))
+		$(ULDFLAGS) -lcmocka $(if $(filter %-vmm.a,$^),$(VMM_LIBS)) $(UNIT_LD_$(call unit_module,$@))
 
 # A failure stops the rest, shows the log and names the binary to run again. UMBRA_SEED and UMBRA_STEPS reach the
 # random programs.
