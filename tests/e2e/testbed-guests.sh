@@ -24,6 +24,10 @@ guests=$(cat <<-'END'
 	shim, gates by the VMM|shim|late=200000 shim=on gates=vmm|--gates=vmm
 	shim, off|shim|late=200000 shim=off gates=vmm|--shim=off
 	shim, helper|shim|late=200000 shim=on gates=invm|--helper=on
+	nested|nested|nested=1|--mmu=nested --audit=3
+	nested, mmu|mmu||--mmu=nested --audit=3
+	nested, every entry rewritten|nested|nested=1|--mmu=nested --kick=rewrite
+	nested, user|user|nested=1|--mmu=nested
 	hostile_shim, user mode by int3|hostile_shim|only=user_mode_by_int3|
 	hostile_shim, gates from user mode|hostile_shim|only=gates_from_user_mode|
 END
