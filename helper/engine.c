@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "helper/engine.h"
+#include "helper/feedback.h"
 
 #define RECENT		4096u	/* a power of two */
 
@@ -33,6 +34,7 @@ struct runner {
 	uint64_t value[HELPER_MAX_PARAMS];
 	struct heuristic_ctx ctx;
 	struct heuristic_stats stats;
+	struct feedback feedback;
 	uint64_t ms;		/* the millisecond that ms_left is for */
 	unsigned ms_left;
 };
@@ -44,6 +46,8 @@ struct engine {
 	uint64_t now_ns;
 	struct tree *queue;	/* a ring */
 	unsigned queue_first, queue_len;
+	struct heuristic_decision decisions[HELPER_DECISIONS];
+	unsigned nr_decisions;	/* ever made */
 };
 
 /* Counters have one writer; others read them as they are. */
@@ -138,13 +142,22 @@ static unsigned take_budget(struct engine *e, struct runner *r, unsigned n)
 	return n;
 }
 
+/* --heuristic=auto may hold it back. */
+static bool admits(struct engine *e, struct runner *r)
+{
+	if (!e->config.feedback.on || feedback_admits(&r->feedback))
+		return true;
+	count(&r->stats.held, 1);
+	return false;
+}
+
 bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsigned flags)
 {
 	struct engine *e = c->engine;
 	struct runner *r = &e->runners[c->place];
 	enum mmu_prebuilt what;
 
-	if (index >= MMU_ENTRIES)
+	if (index >= MMU_ENTRIES || !admits(e, r))
 		return true;
 	if (!take_budget(e, r, 1)) {
 		count(&r->stats.dropped, 1);
@@ -185,7 +198,7 @@ bool heuristic_tree(struct heuristic_ctx *c, gfn_t root, enum mmu_mode mode, gva
 	struct engine *e = c->engine;
 	struct tree new = { c->place, mode, flags, root, first, last, entries };
 
-	if (!entries || last.a < first.a)
+	if (!entries || last.a < first.a || !admits(e, &e->runners[c->place]))
 		return true;
 	for (unsigned i = 0; i < e->queue_len; i++) {
 		struct tree *t = &e->queue[(e->queue_first + i) % e->config.queue];
@@ -283,6 +296,33 @@ static void dispatch(struct runner *r, const struct helper_event *ev)
 		on(&r->ctx, ev);
 }
 
+static void give_feedback(struct engine *e, struct runner *r)
+{
+	const struct engine_env *env = &e->config.env;
+	struct heuristic_use use = { 0 };
+	struct heuristic_decision why;
+
+	if (e->now_ns < r->feedback.next_ns)
+		return;
+	if (env->use)
+		env->use(env->arg, MMU_SRC_FIRST_HEURISTIC + r->ctx.place, &use);
+	if (!feedback_round(&r->feedback, &e->config.feedback, e->now_ns, &r->stats, &use, &why))
+		return;
+	why.place = r->ctx.place;
+	e->decisions[e->nr_decisions++ % HELPER_DECISIONS] = why;
+}
+
+unsigned engine_decisions(const struct engine *e, struct heuristic_decision *out, unsigned max)
+{
+	unsigned n = e->nr_decisions < HELPER_DECISIONS ? e->nr_decisions : HELPER_DECISIONS;
+
+	if (n > max)
+		n = max;
+	for (unsigned i = 0; i < n; i++)
+		out[i] = e->decisions[(e->nr_decisions - n + i) % HELPER_DECISIONS];
+	return n;
+}
+
 void engine_event(struct engine *e, const struct helper_event *ev)
 {
 	if (ev->time_ns > e->now_ns)
@@ -298,6 +338,8 @@ void engine_event(struct engine *e, const struct helper_event *ev)
 	for (unsigned i = 0; i < e->config.nr_heuristics; i++) {
 		e->runners[i].ctx.left = e->config.event_budget;
 		dispatch(&e->runners[i], ev);
+		if (e->config.feedback.on)
+			give_feedback(e, &e->runners[i]);
 	}
 }
 

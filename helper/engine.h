@@ -25,6 +25,7 @@ struct engine_config {
 	struct engine_env env;
 	struct heuristic_config heuristics[HELPER_MAX_HEURISTICS];
 	unsigned nr_heuristics;
+	struct heuristic_feedback feedback;
 	unsigned event_budget;	/* entries one heuristic may ask for on one event; 0: the default */
 	unsigned ms_budget;	/* ... and within a millisecond of event time; 0: the default */
 	unsigned queue;		/* trees that may wait; 0: the default */
@@ -44,5 +45,8 @@ void engine_event(struct engine *e, const struct helper_event *event);
 bool engine_work(struct engine *e);
 /* Counters of the heuristic at that place. Any thread; while it runs they may be a little old. */
 void engine_stats(const struct engine *e, unsigned place, struct heuristic_stats *out);
+
+/* What --heuristic=auto did: up to `max` of the last decisions, the oldest first. The engine's thread. */
+unsigned engine_decisions(const struct engine *e, struct heuristic_decision *out, unsigned max);
 
 #endif

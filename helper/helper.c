@@ -4,6 +4,7 @@
  * and the guest's use of the entry is a few microseconds, so a thread that sleeps catches none (docs/in-vm.md).
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -16,6 +17,9 @@
 #include "helper/engine.h"
 
 #define BATCH		64u
+#define WINDOW_NS	100000000ull	/* of so much time awake ... */
+#define SHARE_MIN	60u		/* ... the thread wants so many percent on a core, or stands down ... */
+#define STAND_DOWN_MS	1000		/* ... for so long */
 #define LOOKS_PER_CLOCK	64u	/* how often an idle spin looks before it reads the clock */
 
 struct worker {
@@ -25,8 +29,10 @@ struct worker {
 	unsigned place;			/* serves the sources place, place + nr_workers ... */
 	pthread_t thread;
 	bool started;
-	int wake_fd;
+	int wake_fd, stop_fd;
 	atomic_bool asleep;
+	uint64_t window_start, window_ran;	/* for core_is_wanted() */
+	uint64_t random;
 	struct helper_stats stats;	/* all but heuristics; the thread's, read by others as it is */
 };
 
@@ -35,6 +41,11 @@ struct helper {
 	struct helper_source *sources;
 	unsigned nr_sources, nr_heuristics;
 	uint64_t spin_ns, yield_ns;
+	bool stand_down;
+	unsigned delay_us;
+	void (*say)(void *arg, const char *line);
+	void *say_arg;
+	atomic_bool said;
 	atomic_bool stop;
 	unsigned nr_workers;
 	struct worker *workers;
@@ -134,18 +145,71 @@ static void go_to_sleep(struct worker *w)
 	set_watching(w, true);
 }
 
+/* The thread got too little of its core of late: others need it more. A vCPU that waits for the core is slower than one that
+ * fills its own entries. */
+static void stand_down(struct worker *w)
+{
+	struct helper *h = w->helper;
+	uint64_t start = clock_ns(CLOCK_MONOTONIC);
+	struct pollfd fd = { .fd = w->stop_fd, .events = POLLIN };
+
+	if (h->say && !atomic_exchange(&h->said, true))
+		h->say(h->say_arg, "the helper thread stands down for a while, now and whenever no core is free for it");
+	set_watching(w, false);
+	look(w);
+	poll(&fd, 1, STAND_DOWN_MS);
+	set_watching(w, true);
+	count(&w->stats.stood_down, 1);
+	count(&w->stats.stood_down_ns, clock_ns(CLOCK_MONOTONIC) - start);
+}
+
+/* Looks at the share of time that the thread ran since the last call. */
+static bool core_is_wanted(struct worker *w)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC), ran = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t wall = now - w->window_start;
+	bool wanted;
+
+	if (wall < WINDOW_NS)
+		return false;
+	wanted = (ran - w->window_ran) * 100 < wall * SHARE_MIN;
+	w->window_start = now;
+	w->window_ran = ran;
+	return wanted;
+}
+
+static void begin_window(struct worker *w)
+{
+	w->window_start = clock_ns(CLOCK_MONOTONIC);
+	w->window_ran = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* A test: the guest gets ahead by a different time at each look. */
+static void delay(struct worker *w)
+{
+	w->random = w->random * 6364136223846793005ull + 1442695040888963407ull;
+	usleep(w->random >> 33 & 7 ? 0 : (w->random >> 36) % (w->helper->delay_us + 1));
+}
+
 static void *worker_thread(void *arg)
 {
 	struct worker *w = arg;
 	struct helper *h = w->helper;
 	uint64_t last = clock_ns(CLOCK_MONOTONIC);
 
+	begin_window(w);
 	set_watching(w, true);
 	for (unsigned looks = 0; !atomic_load_explicit(&h->stop, memory_order_relaxed); looks++) {
 		uint64_t idle;
 
+		if (h->delay_us)
+			delay(w);
+		if (looks % LOOKS_PER_CLOCK == 0 && h->stand_down && core_is_wanted(w)) {
+			stand_down(w);
+			begin_window(w);
+			last = 0;
+		}
 		if (look(w) || engine_work(w->engine)) {
-			looks = 0;
 			last = 0;
 			continue;
 		}
@@ -157,6 +221,7 @@ static void *worker_thread(void *arg)
 		idle = clock_ns(CLOCK_MONOTONIC) - last;
 		if (idle > h->spin_ns + h->yield_ns) {
 			go_to_sleep(w);
+			begin_window(w);
 			last = 0;
 		} else if (idle > h->spin_ns) {
 			sched_yield();
@@ -174,7 +239,7 @@ static int start_worker(struct helper *h, unsigned place, const struct helper_co
 	struct worker *w = &h->workers[place];
 	struct engine_config ec = {
 		.env = { .build = env_build, .build_tree = env_build_tree, .read_entry = env_read_entry, .arg = w },
-		.nr_heuristics = config->nr_heuristics,
+		.nr_heuristics = config->nr_heuristics, .feedback = config->feedback, .queue = config->queue,
 	};
 	pthread_attr_t attr;
 	cpu_set_t set;
@@ -182,8 +247,12 @@ static int start_worker(struct helper *h, unsigned place, const struct helper_co
 
 	w->helper = h;
 	w->place = place;
+	w->random = place;
 	w->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (w->wake_fd < 0)
+		return -errno;
+	w->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (w->stop_fd < 0)
 		return -errno;
 	memcpy(ec.heuristics, config->heuristics, sizeof ec.heuristics);
 	r = engine_create(&ec, &w->engine);
@@ -204,16 +273,25 @@ static int start_worker(struct helper *h, unsigned place, const struct helper_co
 	return r;
 }
 
-static void stop_worker(struct worker *w)
+/* helper->stop is set. */
+static void join_worker(struct worker *w)
 {
 	uint64_t one = 1;
 
-	if (w->started && write(w->wake_fd, &one, sizeof one) == sizeof one)
+	if (w->started && write(w->wake_fd, &one, sizeof one) == sizeof one && write(w->stop_fd, &one, sizeof one) == sizeof one)
 		pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+static void stop_worker(struct worker *w)
+{
+	join_worker(w);
 	if (w->cpu)
 		mmu_cpu_destroy(w->cpu);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
+	if (w->stop_fd >= 0)
+		close(w->stop_fd);
 	engine_destroy(w->engine);
 }
 
@@ -242,6 +320,10 @@ int helper_start(const struct helper_config *config, struct helper **out)
 	h->mmu = config->mmu;
 	h->nr_sources = config->nr_sources;
 	h->nr_heuristics = config->nr_heuristics;
+	h->stand_down = config->stand_down;
+	h->delay_us = config->delay_us;
+	h->say = config->say;
+	h->say_arg = config->say_arg;
 	h->spin_ns = config->spin_us * 1000ull;
 	h->yield_ns = config->yield_us * 1000ull;
 	h->sources = malloc(config->nr_sources * sizeof *h->sources);
@@ -250,7 +332,7 @@ int helper_start(const struct helper_config *config, struct helper **out)
 		goto fail;
 	memcpy(h->sources, config->sources, config->nr_sources * sizeof *h->sources);
 	for (unsigned i = 0; i < n; i++)
-		h->workers[i].wake_fd = -1;
+		h->workers[i].wake_fd = h->workers[i].stop_fd = -1;
 	for (h->nr_workers = 0; h->nr_workers < n; h->nr_workers++) {
 		r = start_worker(h, h->nr_workers, config);
 		if (r) {
@@ -277,21 +359,17 @@ void helper_wake(struct helper *h)
 
 void helper_stop(struct helper *h, struct helper_stats *final)
 {
-	uint64_t one = 1;
-
 	if (!h) {
 		memset(final, 0, sizeof *final);
 		return;
 	}
 	atomic_store(&h->stop, true);
-	for (unsigned i = 0; i < h->nr_workers; i++) {
-		struct worker *w = &h->workers[i];
-
-		if (write(w->wake_fd, &one, sizeof one) == sizeof one)
-			pthread_join(w->thread, NULL);
-		w->started = false;
-	}
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		join_worker(&h->workers[i]);
 	helper_stats(h, final);
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		final->nr_decisions += engine_decisions(h->workers[i].engine, final->decisions + final->nr_decisions,
+							HELPER_DECISIONS - final->nr_decisions);
 	release(h);
 }
 

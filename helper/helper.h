@@ -71,6 +71,13 @@ struct heuristic_config {
 	uint64_t value[HELPER_MAX_PARAMS];	/* in the order of ops->params */
 };
 
+/* --heuristic=auto. Percent of the sampled entries that were used. */
+struct heuristic_feedback {
+	bool on;
+	unsigned raise;		/* from so many on a heuristic gets more say ... */
+	unsigned lower;		/* ... below so many less */
+};
+
 struct helper_config {
 	struct mmu *mmu;
 	const struct helper_source *sources;	/* copied */
@@ -79,6 +86,12 @@ struct helper_config {
 	unsigned nr_heuristics;
 	const int *cpus;			/* host CPUs to run on, a thread each; copied */
 	unsigned nr_cpus;			/* 0: one thread, on any */
+	struct heuristic_feedback feedback;
+	bool stand_down;			/* give the core up for a while when others want it, and say so */
+	void (*say)(void *arg, const char *line);	/* optional; any of the threads calls it */
+	void *say_arg;
+	unsigned queue;				/* trees that may wait; 0: the default */
+	unsigned delay_us;			/* a test: wait up to so long before every look */
 	unsigned spin_us;			/* keep looking so long after the last event, then yield ... */
 	unsigned yield_us;			/* ... so long between looks, then sleep until helper_wake() */
 };
@@ -94,7 +107,8 @@ struct helper_config {
 	X(nothing,	"the gPTE is absent, not accessed or not its business, or a lock was taken") \
 	X(no_room,	"the pool had no free frame for a table") \
 	X(late,		"hidden faults on an entry it had asked for or queued and that was not there yet") \
-	X(dropped,	"not asked for: its budget or the queue was full")
+	X(dropped,	"not asked for: its budget or the queue was full") \
+	X(held,		"not asked for: --heuristic=auto gives it less say")
 
 struct heuristic_stats {
 #define X(name, what) uint64_t name;
@@ -107,12 +121,35 @@ struct heuristic_use {
 	uint64_t built, sampled, sampled_used, sampled_unused, removed;
 };
 
+/* Why --heuristic=auto gave a heuristic more or less say. */
+enum heuristic_reason {
+	HEURISTIC_PAYS,		/* enough of its sampled entries were used */
+	HEURISTIC_WASTES,	/* too few were */
+	HEURISTIC_IDLE,		/* it asks for what is there already or cannot be had */
+	HEURISTIC_PROBED,	/* no news for long: tried a step higher */
+};
+
+struct heuristic_decision {
+	uint64_t time_ns;
+	unsigned place;			/* of the heuristic */
+	unsigned from, to;		/* of 2^step requests one is carried out */
+	enum heuristic_reason reason;
+	uint64_t asked, built, used, unused;	/* since the decision before; used and unused of the sample */
+};
+
+#define HELPER_DECISIONS	64u
+
 struct helper_stats {
 	uint64_t events[HELPER_EVENT_KINDS];	/* by enum helper_event_kind */
 	uint64_t lost;		/* events overwritten or dropped unread */
 	uint64_t sleeps, wakes;
 	uint64_t cpu_ns;	/* CPU time of the threads */
+	uint64_t stood_down, stood_down_ns;	/* how often and how long no core was free */
 	struct heuristic_stats heuristics[HELPER_MAX_HEURISTICS];
+	struct heuristic_use use[HELPER_MAX_HEURISTICS];
+	/* The last ones; helper_stop() only. */
+	struct heuristic_decision decisions[HELPER_DECISIONS];
+	unsigned nr_decisions;
 };
 
 struct helper;
@@ -129,6 +166,14 @@ void helper_stats(struct helper *h, struct helper_stats *out);
 
 /* Parses "NAME[,key=value...]". 0; or -EINVAL with one line in `why`. */
 int heuristic_parse(const char *text, struct heuristic_config *out, char *why, size_t size);
+/*
+ * Makes what was asked for complete: takes "auto" out of the list and into *feedback, fills an empty list with the default
+ * or, with auto, with all there are. Returns the new length.
+ */
+unsigned heuristics_resolve(struct heuristic_config list[static HELPER_MAX_HEURISTICS], unsigned n,
+			    struct heuristic_feedback *feedback);
+/* A line of text for people. */
+void heuristic_decision_text(const struct heuristic_decision *d, const char *name, char *out, size_t size);
 /* Lists names, parameters and defaults. */
 void heuristic_help(FILE *to);
 

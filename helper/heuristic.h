@@ -61,6 +61,7 @@ bool heuristic_tree(struct heuristic_ctx *c, gfn_t root, enum mmu_mode mode, gva
  * not. No table of the guest's is trusted: the caller bounds its loops. */
 bool heuristic_read(struct heuristic_ctx *c, gfn_t table, unsigned index, uint64_t *gpte);
 
-extern const struct heuristic heuristic_update, heuristic_window;
+extern const struct heuristic heuristic_update, heuristic_window, heuristic_fork, heuristic_exec, heuristic_switch, heuristic_stride,
+	heuristic_distance, heuristic_recency, heuristic_direct_map, heuristic_wild;
 
 #endif

@@ -1,0 +1,42 @@
+/*
+ * direct_map.c - heuristic: a fault in a linear map of memory is the first of many. A table whose entries around the fault
+ * name consecutive frames is part of one (the guest kernel's direct map); its other entries have no reason to change.
+ */
+#include "helper/space.h"
+
+enum { NEAR, SPAN };
+
+static bool linear(struct heuristic_ctx *c, const struct helper_event *e, uint64_t gpte, int64_t by)
+{
+	unsigned index = e->index + by;
+	uint64_t other;
+
+	return index >= MMU_ENTRIES || !heuristic_read(c, e->table, index, &other) || !(other & MMU_PTE_P) ||
+	       space_frame(other).n == space_frame(gpte).n + by;
+}
+
+static void on_fault(struct heuristic_ctx *c, const struct helper_event *e)
+{
+	unsigned span = c->value[SPAN], first = e->index / span * span, last = first + span - 1;
+	uint64_t gpte;
+
+	if (e->fault != HELPER_FAULT_HIDDEN || e->level != 1 || e->mode != MMU_KERNEL || e->va.a <= SPACE_USER_END ||
+	    !heuristic_read(c, e->table, e->index, &gpte))
+		return;
+	for (int64_t by = 1; by <= (int64_t)c->value[NEAR]; by++)
+		if (!linear(c, e, gpte, by) || !linear(c, e, gpte, -by))
+			return;
+	for (unsigned i = first; i <= last && i < MMU_ENTRIES; i++)
+		if (i != e->index && !heuristic_build(c, e->table, i, MMU_PB_YOUNG))
+			return;
+}
+
+const struct heuristic heuristic_direct_map = {
+	.name = "direct-map",
+	.what = "the whole table around a kernel fault where the frames are consecutive",
+	.params = {
+		[NEAR] = { "near", "so many neighbours on each side have to be consecutive", 2, 1, 16 },
+		[SPAN] = { "span", "the aligned group of so many that is built", 512, 2, 512 },
+	},
+	.on_fault = on_fault,
+};
