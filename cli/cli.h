@@ -39,6 +39,11 @@ struct cli_choice {
 /* *out: the value of the word that is exactly `text`. -EINVAL: none is. */
 int cli_parse_choice(const char *text, const struct cli_choice *choices, int *out);
 
+/* Numbers and ranges separated by commas, "0,2-3", each from 0 to `max`; at most `room` of them. */
+int cli_parse_list(const char *text, unsigned max, int *list, unsigned room, unsigned *n);
+/* KEY=N[,KEY=N...]: *value[i] gets what `keys[i]` is set to, up to `max`; keys end with NULL. */
+int cli_parse_pairs(const char *text, const char *const *keys, unsigned *const *value, unsigned max);
+
 /* "512M", "1.5G", "100": a size as a reader wants it. Returns `to`. */
 #define CLI_SIZE_TEXT	24
 const char *cli_size_text(uint64_t bytes, char to[static CLI_SIZE_TEXT]);

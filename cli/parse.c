@@ -124,3 +124,72 @@ const char *cli_size_text(uint64_t bytes, char to[static CLI_SIZE_TEXT])
 	}
 	return to;
 }
+
+int cli_parse_list(const char *text, unsigned max, int *list, unsigned room, unsigned *n)
+{
+	unsigned count = 0;
+	int out[256];
+
+	if (room > sizeof out / sizeof *out)
+		room = sizeof out / sizeof *out;
+	for (const char *p = text; ; p++) {
+		char word[24], *dash;
+		size_t len = strcspn(p, ",");
+		uint64_t first, last;
+		int r;
+
+		if (len >= sizeof word)
+			return -EINVAL;
+		memcpy(word, p, len);
+		word[len] = '\0';
+		dash = strchr(word, '-');
+		if (dash)
+			*dash = '\0';
+		r = cli_parse_uint(word, 0, max, &first);
+		if (!r)
+			r = cli_parse_uint(dash ? dash + 1 : word, 0, max, &last);
+		if (r)
+			return r;
+		if (last < first || last - first >= room - count)
+			return -ERANGE;
+		while (first <= last)
+			out[count++] = first++;
+		p += len;
+		if (!*p)
+			break;
+	}
+	memcpy(list, out, count * sizeof *list);
+	*n = count;
+	return 0;
+}
+
+int cli_parse_pairs(const char *text, const char *const *keys, unsigned *const *value, unsigned max)
+{
+	for (const char *p = text; ; p++) {
+		char word[48], *eq;
+		size_t len = strcspn(p, ",");
+		unsigned i = 0;
+		uint64_t v;
+		int r;
+
+		if (len >= sizeof word)
+			return -EINVAL;
+		memcpy(word, p, len);
+		word[len] = '\0';
+		eq = strchr(word, '=');
+		if (!eq)
+			return -EINVAL;
+		*eq = '\0';
+		while (keys[i] && strcmp(keys[i], word))
+			i++;
+		if (!keys[i])
+			return -EINVAL;
+		r = cli_parse_uint(eq + 1, 0, max, &v);
+		if (r)
+			return r;
+		*value[i] = v;
+		p += len;
+		if (!*p)
+			return 0;
+	}
+}

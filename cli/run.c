@@ -22,7 +22,7 @@
 
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
-	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPU, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
+	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
 };
 
@@ -50,10 +50,14 @@ static const struct argp_option options[] = {
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
 	{ "gates", OPT_GATES, "vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
 	  "in umbra, or inside the guest without an exit (default)", 2 },
-	{ "helper", OPT_HELPER, "on|off", 0, "A thread on another core that prebuilds shadow entries from what the guest writes to its "
-	  "page tables (needs --shim; default off)", 2 },
-	{ "heuristic", OPT_HEURISTIC, "NAME[,KEY=N...]", 0, "What it prebuilds; repeatable; help lists them (default update)", 2 },
-	{ "helper-cpus", OPT_HELPER_CPU, "CPU", 0, "The host CPU it runs on (default any)", 2 },
+	{ "helper", OPT_HELPER, "on|off|auto", 0, "Threads on other cores that prebuild shadow entries ahead of the guest; auto: only "
+	  "while a core is free for it (default off)", 2 },
+	{ "heuristic", OPT_HEURISTIC, "NAME[,KEY=N...]", 0, "What it prebuilds; repeatable; 'auto' gives each as much say as it is worth, "
+	  "'help' lists them", 2 },
+	{ "helper-cpus", OPT_HELPER_CPUS, "LIST", 0, "A helper thread on each of these host CPUs, sharing the vCPUs (default one, on "
+	  "any)", 2 },
+	{ "helper-test", OPT_HELPER_TEST, "KEY=N[,...]", 0, "Tests: queue=N leaves room for so few events, delay=US waits up to so long before "
+	  "each look", 2 },
 	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
 	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 
@@ -85,6 +89,9 @@ static const struct cli_choice prefetch_choices[] = {
 	{ "off", MMU_PREFETCH_OFF }, { "kvm8", MMU_PREFETCH_KVM8 }, { "xen32", MMU_PREFETCH_XEN32 }, { NULL },
 };
 static const struct cli_choice switch_choices[] = { { "on", true }, { "off", false }, { NULL } };
+static const struct cli_choice helper_choices[] = {
+	{ "off", VMM_HELPER_OFF }, { "on", VMM_HELPER_ON }, { "auto", VMM_HELPER_AUTO }, { NULL },
+};
 static const struct cli_choice gates_choices[] = { { "vmm", false }, { "invm", true }, { NULL } };
 static const struct cli_choice mmu_choices[] = { { "shadow", VMM_MMU_SHADOW }, { "nested", VMM_MMU_NESTED }, { NULL } };
 
@@ -293,16 +300,20 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_PREFETCH:
 		return parse_prefetch(arg, config);
 	case OPT_HELPER:
-		r = parse_choice("helper", arg, switch_choices, &choice);
+		r = parse_choice("helper", arg, helper_choices, &choice);
 		config->helper = choice;
 		break;
-	case OPT_HELPER_CPU: {
-		uint64_t cpu;
-
-		r = parse_number("helper-cpus", arg, 0, sysconf(_SC_NPROCESSORS_CONF) - 1, &cpu);
-		config->helper_cpu = cpu;
+	case OPT_HELPER_CPUS:
+		if (cli_parse_list(arg, sysconf(_SC_NPROCESSORS_CONF) - 1, config->helper_cpus, VMM_MAX_VCPUS,
+				   &config->nr_helper_cpus))
+			return bad_value("helper-cpus", arg, "numbers or ranges from 0 to %ld are needed, such as 0,2-3",
+					 sysconf(_SC_NPROCESSORS_CONF) - 1);
 		break;
-	}
+	case OPT_HELPER_TEST:
+		if (cli_parse_pairs(arg, (const char *const []){ "queue", "delay", NULL },
+				    (unsigned *const []){ &config->helper_queue, &config->helper_delay_us }, 1000000))
+			return bad_value("helper-test", arg, "queue=N and delay=MICROSECONDS are known, up to 1000000");
+		break;
 	case OPT_HEURISTIC: {
 		char why[128];
 
@@ -407,5 +418,6 @@ int cli_run(int argc, char **argv)
 	vmm_config_init(&config);
 	if (argp_parse(&argp, argc, argv, 0, NULL, &config))
 		return VMM_EXIT_USAGE;
+	config.nr_heuristics = heuristics_resolve(config.heuristics, config.nr_heuristics, &config.feedback);
 	return vmm_run(&config);
 }

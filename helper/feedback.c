@@ -1,6 +1,8 @@
 /* feedback.c - the rules by which a heuristic gains and loses its say. */
 #include "helper/feedback.h"
 
+#define IDLE	512u	/* of so many requests one has to build something: a request costs a hundredth of a fault or less */
+
 bool feedback_admits(struct feedback *f)
 {
 	if (!(f->turn++ & ((1u << f->step) - 1)))
@@ -35,7 +37,7 @@ bool feedback_round(struct feedback *f, const struct heuristic_feedback *config,
 			move = -1;
 			why->reason = HEURISTIC_PAYS;
 		}
-	} else if (why->asked >= FEEDBACK_ASKED && why->built * 50 < why->asked >> f->step) {
+	} else if (why->asked >= FEEDBACK_ASKED && why->built * IDLE < why->asked >> f->step) {
 		move = 1;
 		why->reason = HEURISTIC_IDLE;
 	}

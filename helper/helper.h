@@ -172,6 +172,8 @@ int heuristic_parse(const char *text, struct heuristic_config *out, char *why, s
  */
 unsigned heuristics_resolve(struct heuristic_config list[static HELPER_MAX_HEURISTICS], unsigned n,
 			    struct heuristic_feedback *feedback);
+/* The name of its parameter `i`, NULL: it has no more. */
+const char *heuristic_param_name(const struct heuristic_config *h, unsigned i);
 /* A line of text for people. */
 void heuristic_decision_text(const struct heuristic_decision *d, const char *name, char *out, size_t size);
 /* Lists names, parameters and defaults. */

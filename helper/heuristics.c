@@ -121,6 +121,11 @@ unsigned heuristics_resolve(struct heuristic_config list[static HELPER_MAX_HEURI
 	return kept;
 }
 
+const char *heuristic_param_name(const struct heuristic_config *h, unsigned i)
+{
+	return i < HELPER_MAX_PARAMS ? h->ops->params[i].name : NULL;
+}
+
 void heuristic_decision_text(const struct heuristic_decision *d, const char *name, char *out, size_t size)
 {
 	static const char *const reasons[] = {

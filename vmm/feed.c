@@ -8,6 +8,7 @@
  * The records: one writer (the vCPU's thread), one reader (the helper's). Without a helper there are none.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,7 +157,7 @@ static unsigned feed_read(void *arg, struct helper_event *out, unsigned max, uin
 {
 	struct feed *f = arg;
 	/* Before `head`: a record that comes later has nothing between itself and this. */
-	uint32_t shim_head = shim_ring_head(f->v), head = atomic_load_explicit(&f->head, memory_order_acquire);
+	uint32_t shim_head = shim_on(f->v->vm) ? shim_ring_head(f->v) : 0, head = atomic_load_explicit(&f->head, memory_order_acquire);
 	uint32_t tail = atomic_load_explicit(&f->tail, memory_order_relaxed);
 	uint64_t dropped = __atomic_load_n(&f->dropped, __ATOMIC_RELAXED);
 	unsigned n = 0;
@@ -183,7 +184,8 @@ static void feed_watching(void *arg, bool yes)
 {
 	struct feed *f = arg;
 
-	shim_ring_watch(f->v, yes);
+	if (shim_on(f->v->vm))
+		shim_ring_watch(f->v, yes);
 }
 
 /* ---- begin and end ---------------------------------------------------------------------------------------------------- */
@@ -209,9 +211,34 @@ static int make(struct vcpu *v)
 	memset(f, 0, sizeof *f);
 	f->v = v;
 	f->size = RECORDS;
+	while (v->vm->config->helper_queue && f->size > v->vm->config->helper_queue)
+		f->size /= 2;
 	f->records = calloc(f->size, sizeof *f->records);
 	v->feed = f;
 	return f->records ? 0 : -ENOMEM;
+}
+
+static void say(void *arg, const char *line)
+{
+	const struct vm *vm = arg;
+
+	if (!vm->config->quiet)
+		fprintf(stderr, "umbra: %s\r\n", line);
+}
+
+/* Whether there is a processor for a helper besides those for the vCPUs. */
+static bool core_free(struct vm *vm)
+{
+	char line[160];
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+
+	if ((unsigned)n > vm->nr_vcpus)
+		return true;
+	snprintf(line, sizeof line, "the helper thread stands down: %u vCPU%s on %d processor%s leave it none (--helper=on runs it all "
+		 "the same)", vm->nr_vcpus, vm->nr_vcpus == 1 ? "" : "s", n, n == 1 ? "" : "s");
+	say(vm, line);
+	return false;
 }
 
 int feed_start(struct vm *vm)
@@ -219,24 +246,20 @@ int feed_start(struct vm *vm)
 	const struct vmm_config *config = vm->config;
 	struct helper_source sources[VMM_MAX_VCPUS];
 	struct helper_config c = {
-		.mmu = vm->mmu, .sources = sources, .nr_sources = vm->nr_vcpus, .cpus = &config->helper_cpu,
-		.nr_cpus = config->helper_cpu >= 0, .nr_heuristics = config->nr_heuristics, .spin_us = 200, .yield_us = 2000,
+		.mmu = vm->mmu, .sources = sources, .nr_sources = vm->nr_vcpus, .cpus = config->helper_cpus,
+		.nr_cpus = config->nr_helper_cpus, .nr_heuristics = config->nr_heuristics, .feedback = config->feedback,
+		.stand_down = config->helper == VMM_HELPER_AUTO, .say = say, .say_arg = vm, .queue = config->helper_queue,
+		.delay_us = config->helper_delay_us, .spin_us = 200, .yield_us = 20000,
 	};
 	int r = 0;
 
-	if (!config->helper)
+	if (!config->helper || vm->paging != &paging_shadow || (config->helper == VMM_HELPER_AUTO && !core_free(vm)))
 		return 0;
 	for (unsigned i = 0; i < vm->nr_vcpus && !r; i++) {
 		r = make(&vm->vcpus[i]);
 		sources[i] = (struct helper_source){ feed_read, feed_watching, vm->vcpus[i].feed };
 	}
 	memcpy(c.heuristics, config->heuristics, sizeof c.heuristics);
-	if (!c.nr_heuristics) {
-		char why[128];
-
-		c.nr_heuristics = 1;
-		heuristic_parse("update", &c.heuristics[0], why, sizeof why);
-	}
 	if (!r)
 		r = helper_start(&c, &vm->helper);
 	if (r)
@@ -246,7 +269,14 @@ int feed_start(struct vm *vm)
 
 void feed_stop(struct vm *vm)
 {
+	const struct helper_stats *s = &vm->helper_stats;
+	char line[256];
+
 	helper_stop(vm->helper, &vm->helper_stats);
 	vm->helper = NULL;
 	release(vm);
+	for (unsigned i = 0; i < s->nr_decisions && vm->config->verbose; i++) {
+		heuristic_decision_text(&s->decisions[i], vm->config->heuristics[s->decisions[i].place].name, line, sizeof line);
+		say(vm, line);
+	}
 }

@@ -31,6 +31,11 @@ const char *stats_kick_word(enum vmm_kick kick);
 const char *stats_fill_word(enum mmu_fill fill);
 const char *stats_prefetch_word(enum mmu_prefetch_kind kind);	/* MMU_PREFETCH_AROUND: "around" */
 
+const char *stats_helper_word(enum vmm_helper helper);
+/* stats_helper.c: NULL: no memory. The second while it runs or after it has ended. */
+json_t *stats_helper_config(const struct vmm_config *config);
+json_t *stats_helper_json(struct vm *vm);
+
 /* For the control socket, which see: 0 or -ENOMEM. stats_live() adds the report's members to `to`, of a guest that runs:
  * without its end, its marks and what would take long to count. */
 int stats_live(struct vm *vm, json_t *to);

@@ -116,7 +116,9 @@ static json_t *config_json(struct builder *b)
 	set_bool(b, o, "large", c->large);
 	set(b, o, "shim", shim_json(c->shim));
 	set_bool(b, o, "gates_invm", b->vm->gates);
-	set_bool(b, o, "helper", c->helper);
+	set_text(b, o, "helper", stats_helper_word(c->helper));
+	if (c->helper)
+		set(b, o, "helper_config", stats_helper_config(c));
 	set_u64(b, o, "audit", c->audit);
 	set_text(b, o, "expect", c->expect);
 	set_real(b, o, "timeout_s", c->timeout > 0 ? c->timeout : -1);
@@ -141,39 +143,6 @@ static json_t *host_json(struct builder *b)
 	set_u64(b, o, "memory_bytes", h->memory);
 	set(b, o, "tsc_khz", b->vm->tsc_khz ? json_integer(b->vm->tsc_khz) : json_null());
 	set_bool(b, o, "tsc_constant", h->tsc_constant);
-	return o;
-}
-
-/* null without the thread. */
-static json_t *helper_json(struct builder *b)
-{
-	struct helper_stats live;
-	const struct helper_stats *h = b->vm->helper ? &live : &b->vm->helper_stats;
-	const struct vmm_config *c = b->vm->config;
-	json_t *o, *list, *e;
-
-	if (!c->helper)
-		return json_null();
-	if (b->vm->helper)
-		helper_stats(b->vm->helper, &live);
-	o = json_object();
-	list = json_object();
-	for (unsigned i = 0; i < HELPER_EVENT_KINDS; i++)
-		set_u64(b, list, helper_event_name(i), h->events[i]);
-	set(b, o, "events", list);
-	set_u64(b, o, "lost", h->lost);
-	set_u64(b, o, "sleeps", h->sleeps);
-	set_u64(b, o, "cpu_ns", h->cpu_ns);
-	list = json_array();
-	for (unsigned i = 0; i < (c->nr_heuristics ? c->nr_heuristics : 1); i++) {
-		e = json_object();
-		set(b, e, "name", json_string(c->nr_heuristics ? c->heuristics[i].name : "update"));
-#define X(counter, what) set_u64(b, e, #counter, h->heuristics[i].counter);
-		HEURISTIC_COUNTERS(X)
-#undef X
-		json_array_append_new(list, e);
-	}
-	set(b, o, "heuristics", list);
 	return o;
 }
 
@@ -344,7 +313,7 @@ static void fill_report(struct builder *b, json_t *root)
 	set_u64(b, root, "schema", SCHEMA);
 	set_text(b, root, "umbra", vmm_version());
 	set(b, root, "config", config_json(b));
-	set(b, root, "helper", helper_json(b));
+	set(b, root, "helper", b->vm->config->helper ? stats_helper_json(b->vm) : json_null());
 	set(b, root, "host", host_json(b));
 	if (b->live)
 		set_u64(b, root, "uptime_ns", stats_wall_ns(b->vm));

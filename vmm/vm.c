@@ -30,7 +30,6 @@ void vmm_config_init(struct vmm_config *c)
 		.gates = true,
 		.table = true,
 		.trace_exits = 64,
-		.helper_cpu = -1,
 	};
 }
 
@@ -272,7 +271,8 @@ static int verdict(struct vm *vm)
 static void adapt_to_nested(struct vmm_config *c)
 {
 	c->shim = 0;
-	c->gates = c->helper = false;
+	c->gates = false;
+	c->helper = VMM_HELPER_OFF;
 	if (!c->shadow_pages)
 		c->shadow_pages = MMU_POOL_MIN;
 }

@@ -29,6 +29,9 @@ enum vmm_exit {
 enum vmm_mmu { VMM_MMU_SHADOW, VMM_MMU_NESTED };
 enum vmm_kick { VMM_KICK_AUTO, VMM_KICK_FLUSH, VMM_KICK_REWRITE, VMM_KICK_TABLE };
 
+/* AUTO: only if there is a processor more than vCPUs, and not while others want it. */
+enum vmm_helper { VMM_HELPER_OFF, VMM_HELPER_ON, VMM_HELPER_AUTO };
+
 /* What a user can ask of a VM. vmm_config_init() fills in the defaults. Strings are borrowed until vmm_run() returns. */
 struct vmm_config {
 	const char *kernel;		/* path: bzImage or ELF64 */
@@ -48,10 +51,14 @@ struct vmm_config {
 	unsigned prefetch_n;
 	bool large;
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
-	bool helper;			/* the helper thread, where the shim is on */
+	enum vmm_helper helper;
 	struct heuristic_config heuristics[HELPER_MAX_HEURISTICS];
-	unsigned nr_heuristics;		/* 0: 'update' */
-	int helper_cpu;			/* -1: any */
+	unsigned nr_heuristics;
+	struct heuristic_feedback feedback;
+	int helper_cpus[VMM_MAX_VCPUS];	/* a helper thread on each */
+	unsigned nr_helper_cpus;	/* 0: one thread, on any */
+	unsigned helper_queue;		/* a test: room for so many events and trees; 0: the defaults */
+	unsigned helper_delay_us;	/* a test: the helper waits up to so long before each look */
 	bool gates;			/* user/kernel transitions inside the VM, where the host and shim allow it */
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */

@@ -167,7 +167,7 @@ static void window_builds_around(void **state)
 
 	for (unsigned i = 8; i < 16; i++)
 		frame(f, L1_GFN)[i] = (uint64_t)(i + 8) << 12 | BITS;
-	start(f, "window,aligned=8", 1000);
+	start(f, "window,aligned=8,on=2", 1000);
 	guest_writes(f, 11, 30ull << 12 | BITS);
 	for (unsigned i = 0; i < 20000; i++) {
 		helper_stats(f->helper, &s);

@@ -208,7 +208,7 @@ static void json_live(void **state)
 {
 	json_t *r = json_object(), *what = json_object();
 
-	config.helper = true;
+	config.helper = VMM_HELPER_ON;
 	vm.helper = (struct helper *)&vm;
 	assert_int_equal(stats_live(&vm, r), 0);
 	assert_int_equal(stats_describe(what), 0);
