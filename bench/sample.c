@@ -21,6 +21,8 @@
 #define QEMU		"qemu-system-x86_64"
 #define MARK_END	2		/* tests/workload/mark.h */
 #define MARK_BOOT	3
+#define MARK_COMMAND_BEGIN 4
+#define MARK_COMMAND_END 5
 
 /* All that makes an emulated boot and kernel fast: the peer gets every advantage. */
 #define TCG_WORDS	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check " \
@@ -229,6 +231,41 @@ static void console_read(struct console *c, int fd, pid_t pid)
 
 /* ---- counters -------------------------------------------------------------------------------------------------- */
 
+/* What was counted between two marks: integers subtracted, at any depth. NULL: no memory. */
+static json_t *json_difference(const json_t *end, const json_t *begin)
+{
+	json_t *o = json_object(), *value;
+	const char *name;
+
+	json_object_foreach((json_t *)end, name, value) {
+		const json_t *before = json_object_get(begin, name);
+
+		if (json_is_object(value))
+			json_object_set_new(o, name, json_difference(value, before));
+		else if (json_is_integer(value))
+			json_object_set_new(o, name, json_integer(json_integer_value(value) - json_integer_value(before)));
+	}
+	return o;
+}
+
+/* From the first mark where a command began to the last where it ended. */
+static void take_command(struct sample *s)
+{
+	json_t *mark, *begin = NULL, *end = NULL;
+	size_t i;
+
+	json_array_foreach(json_object_get(s->report, "marks"), i, mark) {
+		if (!begin && json_number_at(mark, "id") == MARK_COMMAND_BEGIN)
+			begin = mark;
+		if (json_number_at(mark, "id") == MARK_COMMAND_END)
+			end = mark;
+	}
+	if (begin && end && s->nr_cases == 1)
+		s->counted[0] = json_difference(end, begin);
+	else
+		fail(s, "the guest did not mark where the command begins and ends");
+}
+
 /* The intervals that the guest marked belong to the lines it printed, in order. */
 static void take_counters(const struct bench *b, struct sample *s, const char *path)
 {
@@ -246,6 +283,10 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 		s->cases[0].ns = json_number_at(s->report, "end.wall_ns");
 		s->counted[0] = json_pack("{sO sO}", "counters", json_object_get(s->report, "total"), "mmu",
 					  json_object_get(s->report, "mmu"));
+		return;
+	}
+	if (b->job->parse == job_parse_command) {
+		take_command(s);
 		return;
 	}
 	json_array_foreach(json_object_get(s->report, "marks"), i, mark) {

@@ -36,11 +36,11 @@ int command_main(int argc, char **argv)
 		return bench_fail("command", script);
 	if (chdir("/work"))
 		return bench_fail("command", "/work");
-	mark(MARK_BEGIN);
+	mark(MARK_COMMAND_BEGIN);
 	t = bench_now_ns();
 	status = run_script(script);
 	t = bench_now_ns() - t;
-	mark(MARK_END);
+	mark(MARK_COMMAND_END);
 	if (status < 0)
 		return bench_fail("command", "sh");
 	if (status) {

@@ -18,7 +18,8 @@
 #define MARK_LEAF	0x4000ff00u
 #define MARK_MAGIC	0x72626d75u	/* "umbr" */
 
-enum { MARK_BEGIN = 1, MARK_END = 2, MARK_BOOT = 3 };
+/* A command has marks of its own, since what it runs may set marks. */
+enum { MARK_BEGIN = 1, MARK_END = 2, MARK_BOOT = 3, MARK_COMMAND_BEGIN = 4, MARK_COMMAND_END = 5 };
 
 static sigjmp_buf mark_nobody;
 
