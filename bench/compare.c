@@ -148,11 +148,11 @@ static void print_row(const struct bench *b, const char *label, const struct lin
 
 static void put_ratio(const struct line *l, unsigned m, char behind[static NUMBER_TEXT])
 {
-	char ratio[NUMBER_TEXT];
+	char ratio[NUMBER_TEXT] = "";
 
-	ratio_text(ratio, l->ratio[m]);
-	if (!isnan(l->ratio[m]))
-		snprintf(behind, NUMBER_TEXT, "%.8s%c", ratio, l->p[m] < REAL ? '*' : ' ');
+	if (isfinite(l->ratio[m]))
+		ratio_text(ratio, l->ratio[m]);
+	snprintf(behind, NUMBER_TEXT, "%.8s%c", ratio, l->p[m] < REAL ? '*' : ' ');
 }
 
 static void count_cell(const struct line *l, unsigned m, char value[static NUMBER_TEXT], char behind[static NUMBER_TEXT])
