@@ -3,7 +3,8 @@
  *
  * The way in: v->regs goes into a frame on the vCPU's ring-0 stack and one of the gate's stubs pops it. Which stub depends
  * on whether CR3 changes and whether sPTEs have to be kicked. The way out: an exception or SYSCALL reaches the gate, whose
- * `out` ends KVM_RUN; the frame it found is the guest's context. A signal may also end KVM_RUN anywhere.
+ * `out` ends KVM_RUN; the frame it found is the guest's context. Where that is dear, the shim leaves by a store to memory
+ * that is not there, and comes back without the gate. A signal may also end KVM_RUN anywhere.
  *
  * The stack page, from its top down, when leaving by GATE_KICK: SS RSP RFLAGS CS RIP | RAX CR3 | RSI RCX.
  */
@@ -120,6 +121,22 @@ static void bases_into_sregs(struct vcpu *v)
 	v->run->s.regs.sregs.gs.base = v->gs_base[v->mode];
 }
 
+/* At ring 3 already, and neither segments nor CR3 change: the gate is not needed. */
+static bool resume_at_guest(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	if (v->state != VCPU_AT_GUEST || v->kicks_out || v->gs_selector >= 0 || v->root[v->mode].n << 12 != v->cr3 ||
+	    v->regs.cs != run->s.regs.sregs.cs.selector || v->regs.ss != run->s.regs.sregs.ss.selector)
+		return false;
+	run->s.regs.regs = v->regs.r;
+	run->s.regs.regs.rflags = (v->regs.r.rflags & RFLAGS_GUEST) | RFLAGS_IF | RFLAGS_FIXED;
+	run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	if (v->need_bases)
+		load_bases(v);
+	return true;
+}
+
 /* Lays out the frame and picks the stub. */
 static void prepare(struct vcpu *v)
 {
@@ -129,14 +146,16 @@ static void prepare(struct vcpu *v)
 	bool flush = v->kicks_out;
 	unsigned stub = GATE_IRET;
 
-	if (v->state == VCPU_AT_GUEST) {	/* came out by a signal, has to go in by the gate */
+	shim_arm_gates(v);
+	if (resume_at_guest(v))
+		return;
+	if (v->state == VCPU_AT_GUEST) {	/* came out by a signal or a store, has to go in by the gate */
 		run->s.regs.sregs.cs = ring0_code();
 		run->s.regs.sregs.ss = ring0_data();
 		run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 	}
 	if (v->gs_selector >= 0)
 		load_gs_selector(v);
-	shim_arm_gates(v);
 
 	*out = v->regs.r;
 	*--sp = v->regs.ss;
@@ -199,7 +218,7 @@ static void context_from_regs(struct vcpu *v)
 
 static void read_bases(struct vcpu *v)
 {
-	shim_find_mode(v);
+	shim_find_mode(v, v->run->s.regs.sregs.cr3);
 	v->fs_base = v->run->s.regs.sregs.fs.base;
 	v->gs_base[v->mode] = v->run->s.regs.sregs.gs.base;
 	v->cr3 = v->run->s.regs.sregs.cr3;
@@ -218,6 +237,43 @@ static void context_from_syscall(struct vcpu *v, struct gate_exit *e, enum gate_
 	v->regs.r.rflags = v->regs.r.r11;
 	v->regs.cs = event == GATE_SYSCALL_IN ? FLAT_RING3_CS64 : FLAT_RING3_CS32;
 	v->regs.ss = FLAT_RING3_DS32;
+}
+
+/* The shim hands over a user fault or system call. False: there is no user mode it could come from. */
+static bool context_from_shim(struct vcpu *v, struct gate_exit *e)
+{
+	if (!shim_take_user(v, &e->error_code, &e->cr2))
+		return false;
+	e->event = GATE_EXCEPTION;
+	e->vector = 14;
+	if (v->regs.r.rip == GATE_VA + GATE_SYSCALL)
+		context_from_syscall(v, e, GATE_SYSCALL_IN);
+	else if (v->regs.r.rip == GATE_VA + GATE_SYSCALL32)
+		context_from_syscall(v, e, GATE_SYSCALL32_IN);
+	return true;
+}
+
+/* The shim left by a store where no memory is. The instruction is over, KVM has seen to that. */
+static void from_store(struct vcpu *v, struct gate_exit *e)
+{
+	const struct kvm_run *run = v->run;
+	uint64_t at = run->mmio.phys_addr - (v->vm->exit_frame.n << 12);
+
+	if (at >= 8192 || (run->s.regs.sregs.cs.selector & 3) == 0)	/* the last access may run over the page's end */
+		return fail(e, "an access outside the VM's memory");
+	if (!run->mmio.is_write) {			/* nobody of ours; a read finds zeroes */
+		memset(v->run->mmio.data, 0, sizeof run->mmio.data);
+		e->event = GATE_INTERRUPTED;
+		v->state = VCPU_MID_GATE;
+		return;
+	}
+	context_from_regs(v);
+	v->state = VCPU_AT_GUEST;
+	if (at == SHIM_EXIT_USER && context_from_shim(v, e))
+		return;
+	context_from_syscall(v, e, GATE_SYSCALL_IN);
+	v->regs.cs = run->s.regs.sregs.cs.selector;
+	v->regs.ss = run->s.regs.sregs.ss.selector;
 }
 
 /* An IDT stub ran: the exception's frame lies at RSP on our stack page. */
@@ -248,11 +304,12 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 			e->vector = 13;
 			return;
 		}
-		if (in_gate(f->rip, GATE_BP, GATE_SYSCALL_RING0) && vector >= 10 && vector <= 13 && v->gates_armed) {
+		if (in_gate(f->rip, GATE_BP, GATE_SYSCALL_RING0) && vector >= 10 && vector <= 13) {
 			uint32_t code = e->error_code;
 
 			context_from_regs(v);	/* the same on the way from the shim to user mode */
-			shim_take_user_fault(v, &e->error_code, &e->cr2);
+			if (!shim_take_user(v, &e->error_code, &e->cr2))
+				return fail(e, "the guest asks for user mode where there is none");
 			e->error_code = code;
 			e->vector = 13;
 			return;
@@ -266,8 +323,12 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 		v->regs.r.rsp = f->rsp;
 		return context_from_syscall(v, e, f->rip == GATE_VA + GATE_SYSCALL ? GATE_SYSCALL_IN : GATE_SYSCALL32_IN);
 	}
-	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->gates_armed && v->mode == MMU_KERNEL)
-		return shim_take_user_fault(v, &e->error_code, &e->cr2);
+	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->mode == MMU_KERNEL && context_from_shim(v, e))
+		return;
+	if (vector != 14 && v->mode == MMU_KERNEL && shim_refused_user(v, f->rip)) {
+		e->vector = 13;
+		return;
+	}
 	v->regs.r.rip = f->rip;
 	v->regs.r.rsp = f->rsp;
 	v->regs.r.rflags = f->rflags;
@@ -333,7 +394,7 @@ static void from_exit(struct vcpu *v, struct gate_exit *e)
 	case KVM_EXIT_HLT:
 		return fail(e, "the gate ran into a hlt");
 	case KVM_EXIT_MMIO:
-		return fail(e, "an access outside the VM's memory");
+		return from_store(v, e);
 	case KVM_EXIT_FAIL_ENTRY:
 		return fail(e, "the processor refused the vCPU's state");
 	case KVM_EXIT_INTERNAL_ERROR:

@@ -45,6 +45,9 @@
 #define SHIM_RING_VA		(SHIM_VA + 0x12000)	/* eight pages */
 #define SHIM_RING_PAGES		8
 #define SHIM_STACK_VA		(SHIM_VA + 0x1c000)	/* two pages, for what the shim does between user and kernel */
+#define SHIM_EXIT_VA		(SHIM_VA + 0x1f000)	/* no memory behind it: a store ends KVM_RUN (shim.c) */
+#define SHIM_EXIT_CALL		0	/* ... asking for a hypercall, registers as SYSCALL leaves them */
+#define SHIM_EXIT_USER		8	/* ... handing over a user fault or system call */
 #define SHIM_FRAME_VA		(SHIM_VA + 0x20000)	/* two pages, read-only: the ring-0 stack and struct gate_data */
 #define RAM_MAP_VA		0xffff840000000000
 #define RAM_MAP_MAX		(8ull << 39)
@@ -53,6 +56,7 @@
 #define MON_SHARED_INFO		0
 #define MON_GATE		1
 #define MON_IDT			2
+#define MON_GATE_USER		3	/* the gate page that user roots show */
 #define MON_SHIM_CODE		4
 #define MON_VCPU_AREAS		16
 
@@ -89,21 +93,29 @@
 #define GATE_KICK		0x840
 #define GATE_KICK_EXIT		0x880
 #define GATE_CODE_END		0x8c0	/* of the way in; behind it the transitions that stay inside the VM */
-#define GATE_USER_FAULT		0x8c0	/* fetched from ring 3: the shim hands a user fault to the VMM */
-#define GATE_PF			0x900
-#define GATE_BP			0x980
-#define GATE_SYSCALL_RING0	0xa00
+#define GATE_USER_FAULT		0x8c0	/* fetched from ring 3: the shim hands a user fault or system call to the VMM */
+#define GATE_PF			0x900	/* IDT entry 14 */
+#define GATE_BP			0x940	/* IDT entry 3 */
+#define GATE_BP_RIP		(GATE_BP + 3)	/* 32 bits: low half of the RIP that the shim's int3 leaves */
+#define GATE_SYSCALL_RING0	0x980
+#define GATE_SIZE		0xa00
 
 /* struct gate_data by offset: ring-0 memory at the top of the ring-0 stack (gate.S, entry.c). */
-#define GD_IN_USER		0	/* 1: user mode runs on the user root and its faults may go to the shim */
-#define GD_KERNEL_CR3		8
-#define GD_USER_CR3		16
-#define GD_SHIM_ENTRY		24	/* where the shim takes over from user mode */
-#define GD_TO_USER		32	/* RIP that int3 leaves when the shim wants user mode */
-#define GD_RIP			40	/* of the user fault */
-#define GD_CR2			48
-#define GD_RSP			56	/* scratch of the SYSCALL path */
-#define GD_TOP			64	/* the top of the ring-0 stack, where this struct stands */
+#define GD_KERNEL_CR3		0
+#define GD_USER_CR3		8
+#define GD_TO_SHIM		16	/* a frame for iretq: the shim takes over from user mode after #PF ... */
+#define GD_SYSCALL_FRAME	56	/* the address of another, behind it: ... after SYSCALL at ring 0 ... */
+#define GD_RSP			104	/* ... which leaves the user's RSP and RAX here */
+#define GD_RAX			112
+/* What #PF leaves below the top of the ring-0 stack, for the shim. */
+#define GF_CR2			-64
+#define GF_RAX			-56
+#define GF_ERROR		-48
+#define GF_RIP			-40
+#define GF_CS			-32
+#define GF_FLAGS		-24
+#define GF_RSP			-16
+#define GF_SS			-8
 /* From the top of the ring-0 stack to struct shim_data. */
 #define GD_SHIM_DATA		((AREA_SHIM_DATA - AREA_GATE_DATA) * 4096)
 

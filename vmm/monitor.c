@@ -7,7 +7,7 @@
 
 #include "vmm/vm.h"
 
-extern const char gate_code[], gate_code_end[];
+extern const char gate_plain[], gate_kernel[], gate_user[];
 
 #define TABLE_GB	(1ull << 30)
 #define FRAMES_2M	512ull
@@ -40,8 +40,8 @@ void monitor_layout(struct vm *vm)
 	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
 	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
 	vm->mon_tables = (mfn_t){ at };
-	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
-	vm->nr_mon_tables = 2 + 2 + gate_l1_tables(vm) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
+	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
+	vm->nr_mon_tables = 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
 	at += vm->nr_mon_tables;
 	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
 	vm->m2p = (mfn_t){ at };
@@ -49,6 +49,7 @@ void monitor_layout(struct vm *vm)
 	vm->pool = (mfn_t){ at };
 	at += align_up(vm->pool_pages, FRAMES_2M);
 	vm->mon_frames = at - vm->mon_first.n;
+	vm->exit_frame = (mfn_t){ at };
 }
 
 static void *mon_hva(const struct vm *vm, mfn_t mfn)
@@ -82,7 +83,7 @@ static uint64_t map_2m(struct vm *vm, unsigned *used, mfn_t first, uint64_t fram
 	return l3_pa | LINK;
 }
 
-static uint64_t map_gate(struct vm *vm, unsigned *used)
+static uint64_t map_gate(struct vm *vm, unsigned *used, unsigned gate)
 {
 	uint64_t l3_pa, l2_pa, l1_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = new_table(vm, used, &l2_pa), *l1 = NULL;
 	unsigned pages = 16 + vm->nr_vcpus * VCPU_AREA_PAGES;
@@ -97,7 +98,7 @@ static uint64_t map_gate(struct vm *vm, unsigned *used)
 			l2[i / 512] = l1_pa | LINK;
 		}
 		if (i == 0)
-			mfn += MON_GATE;
+			mfn += gate;
 		else if (i == 1)
 			mfn += MON_IDT, bits |= MMU_PTE_NX;
 		else if (i >= 16 && in_area != 0)
@@ -128,6 +129,7 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 		l1[(SHIM_STACK_VA - SHIM_VA) / 4096 + i] = (area + AREA_SHIM_STACK + i) << 12 | rw;
 		l1[(SHIM_FRAME_VA - SHIM_VA) / 4096 + i] = (area + AREA_STACK + i) << 12 | ro | MMU_PTE_NX;
 	}
+	l1[(SHIM_EXIT_VA - SHIM_VA) / 4096] = vm->exit_frame.n << 12 | rw;
 	return l3_pa | LINK;
 }
 
@@ -136,7 +138,7 @@ static void build_idt(struct vm *vm)
 	uint64_t *idt = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_IDT });
 
 	for (unsigned v = 0; v < 256; v++) {
-		uint64_t to = GATE_VA + v * GATE_STUB_SIZE;
+		uint64_t to = GATE_VA + (v == 3 ? GATE_BP : v == 14 ? GATE_PF : v * GATE_STUB_SIZE);
 		/* INT3 and INTO need DPL 3, int 0x80 has it for speed. Every other `int N` becomes #GP and is looked up
 		 * in the guest's trap table there: with DPL 3 here it could forge a frame with an error code. */
 		uint64_t dpl = v == 3 || v == 4 || v == 0x80 ? 3 : 0;
@@ -148,12 +150,24 @@ static void build_idt(struct vm *vm)
 	}
 }
 
+static void build_gates(struct vm *vm)
+{
+	char *kernel = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE });
+	char *user = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE_USER });
+	uint32_t rip = shim_to_user_rip();
+
+	memcpy(kernel, vm->gates ? gate_kernel : gate_plain, GATE_SIZE);
+	memcpy(user, vm->gates ? gate_user : gate_plain, GATE_SIZE);
+	if (vm->gates)
+		memcpy(kernel + GATE_BP_RIP, &rip, sizeof rip);
+}
+
 void monitor_build(struct vm *vm, uint64_t hole[2][16])
 {
 	unsigned used = 0, tables;
 	uint64_t *m2p = mon_hva(vm, vm->m2p);
 
-	memcpy(mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE }), gate_code, gate_code_end - gate_code);
+	build_gates(vm);
 	build_idt(vm);
 	for (uint64_t i = 0; i < m2p_frames(vm) * 512; i++)
 		m2p[i] = i < vm->nr_gfns ? i : ~0ull;
@@ -161,8 +175,8 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 	memset(hole, 0, sizeof(uint64_t[2][16]));
 	hole[MMU_KERNEL][HOLE_SLOT_M2P - HOLE_SLOT_FIRST] =
 		map_2m(vm, &used, vm->m2p, m2p_frames(vm), MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
-	hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used);
-	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST];
+	hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used, MON_GATE);
+	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used, MON_GATE_USER);
 	/* What the kick loop writes to, in every root: where the tables are that the processor walks. */
 	tables = vm->paging->guest_tables ? HOLE_SLOT_RAM : HOLE_SLOT_POOL;
 	hole[MMU_KERNEL][tables - HOLE_SLOT_FIRST] = hole[MMU_USER][tables - HOLE_SLOT_FIRST] =

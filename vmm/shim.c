@@ -12,7 +12,8 @@
 #include "vmm/vm.h"
 
 extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[],
-	shim_call_return[], shim_user_entry[], shim_to_user[];
+	shim_call_return[], shim_user_entry[], shim_syscall_entry[], shim_to_user[], shim_to_user_iret[], shim_exit_call[],
+	shim_exit_user[], shim_call_address[], shim_user_address[];
 
 _Static_assert(offsetof(struct shim_data, saved_rsp) == SD_SAVED_RSP, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, info) == SD_INFO, "shim_abi.h");
@@ -51,14 +52,13 @@ _Static_assert(offsetof(struct shim_data, uf_cs) == SD_UF_CS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, uf_ss) == SD_UF_SS, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, ring_watched) == SD_RING_WATCHED, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, frame_flags) == SD_FRAME_FLAGS, "shim_abi.h");
+_Static_assert(offsetof(struct shim_data, frame) == SD_FRAME, "shim_abi.h");
 _Static_assert(offsetof(struct gate_data, kernel_cr3) == GD_KERNEL_CR3, "layout.h");
 _Static_assert(offsetof(struct gate_data, user_cr3) == GD_USER_CR3, "layout.h");
-_Static_assert(offsetof(struct gate_data, shim_entry) == GD_SHIM_ENTRY, "layout.h");
-_Static_assert(offsetof(struct gate_data, to_user) == GD_TO_USER, "layout.h");
-_Static_assert(offsetof(struct gate_data, rip) == GD_RIP, "layout.h");
-_Static_assert(offsetof(struct gate_data, cr2) == GD_CR2, "layout.h");
+_Static_assert(offsetof(struct gate_data, to_shim) == GD_TO_SHIM, "layout.h");
+_Static_assert(offsetof(struct gate_data, syscall_frame) == GD_SYSCALL_FRAME, "layout.h");
 _Static_assert(offsetof(struct gate_data, rsp) == GD_RSP, "layout.h");
-_Static_assert(offsetof(struct gate_data, top) == GD_TOP, "layout.h");
+_Static_assert(offsetof(struct gate_data, rax) == GD_RAX, "layout.h");
 _Static_assert(sizeof(struct shim_data) <= 4096, "one page");
 _Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
 
@@ -87,14 +87,25 @@ bool shim_wants_fsgsbase(const struct vm *vm)
 	return (vm->config->shim & SHIM_DOES(segment)) && vm->host.fsgsbase;
 }
 
-int shim_install(struct vm *vm)
+/* Puts the shim's code in place, and the way it leaves the VM: `by_store`, or by a fetch from the gate page. */
+int shim_install(struct vm *vm, bool by_store)
 {
 	size_t bytes = __stop_shim_text - __start_shim_text;
+	char *code = (char *)vm->mon + MON_SHIM_CODE * 4096;
+	uint64_t call = by_store ? va_of(shim_exit_call) : GATE_VA + GATE_SYSCALL;
+	uint64_t user = by_store ? va_of(shim_exit_user) : GATE_VA + GATE_USER_FAULT;
 
 	if (bytes > SHIM_CODE_PAGES * 4096)
 		return -E2BIG;
-	memcpy((char *)vm->mon + MON_SHIM_CODE * 4096, __start_shim_text, bytes);
+	memcpy(code, __start_shim_text, bytes);
+	memcpy(code + (shim_call_address - __start_shim_text), &call, sizeof call);
+	memcpy(code + (shim_user_address - __start_shim_text), &user, sizeof user);
 	return 0;
+}
+
+uint64_t shim_to_user_rip(void)
+{
+	return va_of(shim_to_user) + 1;
 }
 
 /* ---- hooking the kernel --------------------------------------------------------------------------------------------- */
@@ -291,47 +302,46 @@ void shim_sync_out(struct vcpu *v)
 }
 
 /*
- * Whether user mode may be left and entered inside the VM now. A debugged guest's transitions all go through the VMM.
+ * Whether user mode may be left and entered inside the VM now. A debugged guest's transitions all go through the VMM: what
+ * leaves user mode comes to the shim first and is handed over.
  */
 static bool gates_ready(struct vcpu *v)
 {
-	uint64_t cs = monitor_gdt(v)[USER_CS_BYTE / 8];
+	uint64_t cs = monitor_gdt(v)[LINUX_USER_CS / 8];
 
-	/* The shim goes on with the user's CS: it has to be 64-bit code, or absent. */
-	if ((cs >> 47 & 1) && !(cs >> 53 & 1))
+	if ((cs >> 47 & 1) && !(cs >> 53 & 1))		/* it is there and not 64-bit code */
 		return false;
 	return v->vm->gates && !(v->debugreg[7] & 0xff) && !v->step.on && v->l4[MMU_USER].n != MMU_NO_GFN.n &&
 	       v->traps[14].address && v->callback[CALLBACKTYPE_syscall] && !v->gs_user_selector;
 }
 
-/* Tells the gate which roots there are and whether user mode is its business. When the vCPU's way in is laid out. */
+/* Tells the gate which roots there are, and the shim whether user mode is its business. When the vCPU's way in is laid
+ * out. */
 void shim_arm_gates(struct vcpu *v)
 {
 	struct gate_data *g = gate_data(v);
 
-	v->gates_armed = gates_ready(v);
-	g->in_user = v->gates_armed && v->mode == MMU_USER;
 	g->kernel_cr3 = v->root[MMU_KERNEL].n << 12;
-	g->user_cr3 = v->root[MMU_USER].n << 12;
-	g->top = VCPU_AREA_VA(v->id) + AREA_GATE_DATA * 4096;
-	g->shim_entry = va_of(shim_user_entry);
-	g->to_user = v->gates_armed ? va_of(shim_to_user) : 0;
+	g->user_cr3 = v->root[v->l4[MMU_USER].n != MMU_NO_GFN.n ? MMU_USER : MMU_KERNEL].n << 12;
 	if (shim_on(v->vm))
-		data(v)->to_user_ok = v->gates_armed;
+		data(v)->to_user_ok = gates_ready(v);
 }
 
-/* After an exit: the mode the guest is in, which may have changed without us. */
-void shim_find_mode(struct vcpu *v)
+/* After an exit: the mode the guest is in, which may have changed without us. The root tells. */
+void shim_find_mode(struct vcpu *v, uint64_t cr3)
 {
-	if (v->gates_armed)
-		v->mode = gate_data(v)->in_user ? MMU_USER : MMU_KERNEL;
+	if (v->vm->gates)
+		v->mode = v->l4[MMU_USER].n != MMU_NO_GFN.n && cr3 == v->root[MMU_USER].n << 12 ? MMU_USER : MMU_KERNEL;
 }
 
-/* The shim hands over a user fault that the guest's tables allow: the user's context is in its data. */
-void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
+/* The guest left user mode, or failed to enter it, inside the VM, and the VMM is to deal with it: the user's context is in
+ * the shim's data. False: there is no user mode, the guest made this up. */
+bool shim_take_user(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
 {
 	const struct shim_data *d = data(v);
 
+	if (!v->vm->gates || v->l4[MMU_USER].n == MMU_NO_GFN.n)
+		return false;
 	v->regs.r.rip = d->uf_rip;
 	v->regs.r.rsp = d->uf_rsp;
 	v->regs.r.rflags = d->uf_flags;
@@ -341,11 +351,25 @@ void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
 	*cr2 = d->uf_cr2;
 	v->gs_base[MMU_USER] = canonical(d->gs_user);
 	vcpu_set_mode(v, MMU_USER);
+	return true;
+}
+
+/* The shim's last step to user mode was refused: what it was to load is the user's context, RAX included. */
+bool shim_refused_user(struct vcpu *v, uint64_t rip)
+{
+	uint32_t error;
+	uint64_t cr2;
+
+	if ((rip != va_of(shim_to_user_iret) && rip != va_of(shim_to_user)) || !shim_take_user(v, &error, &cr2))
+		return false;
+	v->regs.r.rax = data(v)->rax;
+	return true;
 }
 
 void shim_init_vcpu(struct vcpu *v)
 {
 	struct shim_data *d = data(v);
+	struct gate_data *g = gate_data(v);
 	bool pvm = v->vm->host.kind == VMM_HOST_PVM;
 
 	if (!shim_on(v->vm))
@@ -359,6 +383,11 @@ void shim_init_vcpu(struct vcpu *v)
 	/* On a PVM host ring 3 runs on the host's own GDT. */
 	d->cs = pvm ? 0x33 : FLAT_KERNEL_CS;
 	d->ss = pvm ? 0x2b : FLAT_KERNEL_SS;
+	g->syscall_frame = VCPU_AREA_VA(v->id) + AREA_GATE_DATA * 4096 + offsetof(struct gate_data, syscall_to_shim);
+	memcpy(g->to_shim, (uint64_t[]){ va_of(shim_user_entry), FLAT_KERNEL_CS, RFLAGS_IF | RFLAGS_FIXED,
+					 SHIM_STACK_VA + 0x2000, FLAT_KERNEL_SS }, sizeof g->to_shim);
+	memcpy(g->syscall_to_shim, g->to_shim, sizeof g->to_shim);
+	g->syscall_to_shim[0] = va_of(shim_syscall_entry);
 	shim_set_info(v, NULL);
 }
 

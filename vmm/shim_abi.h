@@ -14,7 +14,7 @@
 #define SD_INFO		8
 #define SD_CS		16
 #define SD_SS		24
-#define SD_CALLS	384
+#define SD_CALLS	512
 /* the way between user and kernel */
 #define SD_RAX		128
 #define SD_RCX		136
@@ -48,10 +48,15 @@
 #define SD_UF_SS	336
 #define SD_RING_WATCHED	344
 #define SD_FRAME_FLAGS	352
+#define SD_FRAME	360
 
 /* User code that a transition inside the VM serves has a selector whose low byte is this: Linux's 0x33, in its GDT and
  * (PVM) in the host's, or Xen's 0xe033. The VMM sees to it that 0x33 is 64-bit code where it exists. */
 #define USER_CS_BYTE	0x33
+/* Linux's selectors of 64-bit user code and its stack (arch/x86/include/asm/segment.h): the only ones that a return inside
+ * the VM loads. */
+#define LINUX_USER_CS	0x33
+#define LINUX_USER_SS	0x2b
 /* RFLAGS that user code may bring into a frame; IF is shown by the upcall mask, IOPL by frame_flags. */
 #define USER_FLAGS	0x254dd5 & ~0x200
 /* FLAT_RING3_CS64 and _SS64, which a SYSCALL frame shows (xen/arch-x86/xen-x86_64.h) */
@@ -86,13 +91,13 @@ struct shim_data {
 	/* between user and kernel mode */
 	uint64_t rax __attribute__((aligned(128)));	/* the shim's: user registers while it works */
 	uint64_t rcx, rdx, rsi, rdi, r8, r9, r10, r11;
-	uint64_t uf_rip, uf_rsp, uf_flags;	/* the shim's: user context to return to, or that faulted */
+	uint64_t uf_rip, uf_rsp, uf_flags;	/* the shim's: user context to return to, or that it hands to the VMM */
 	uint64_t uf_error, uf_cr2;		/* the shim's: the fault it hands to the VMM */
 	uint64_t gs_user, gs_kernel;		/* both: GS base of the mode that does not run */
 	uint64_t kernel_sp;			/* the shim's: last stack_switch */
 	uint64_t syscall_to, fault_to;		/* the VMM's: the guest's handlers, 0: none */
 	uint8_t syscall_mask, fault_mask;	/* the VMM's: the handler starts with events masked */
-	uint8_t to_user_ok;			/* the VMM's: a return to user mode may stay inside the VM */
+	uint8_t to_user_ok;			/* the VMM's: system calls, faults of and returns to user mode may stay inside the VM */
 	uint8_t pad0;
 	uint32_t head, tail;			/* ring: the shim writes at head, the VMM has taken all before tail */
 	uint32_t pad1;
@@ -101,6 +106,7 @@ struct shim_data {
 	uint64_t uf_cs, uf_ss;			/* the shim's, with uf_rip */
 	uint8_t ring_watched;			/* the helper thread's: it looks at the ring; the way to user mode need not exit */
 	uint64_t frame_flags __attribute__((aligned(8)));	/* the VMM's: RFLAGS bits that frames show, IOPL if the guest wants it */
+	uint64_t frame[5];			/* the shim's: for the iretq that loads the user's segments, flags and RSP */
 
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */
@@ -109,7 +115,11 @@ struct shim_data {
 
 /* Ring-0 memory: the guest cannot write it. */
 struct gate_data {
-	uint64_t in_user, kernel_cr3, user_cr3, shim_entry, to_user, rip, cr2, rsp, top;
+	uint64_t kernel_cr3, user_cr3;		/* always a loaded root: the guest kernel can ask for either at any time */
+	uint64_t to_shim[5];			/* frames for iretq */
+	uint64_t syscall_frame;
+	uint64_t syscall_to_shim[5];
+	uint64_t rsp, rax;
 };
 
 /* What --shim= can switch. X(name, hypercalls) */

@@ -45,7 +45,8 @@
 1:	pushq	%rax
 	.endm
 
-	.globl	shim_user_entry, shim_to_user
+	.globl	shim_user_entry, shim_syscall_entry, shim_to_user, shim_to_user_iret
+	.globl	shim_exit_call, shim_exit_user, shim_call_address, shim_user_address
 	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
 shim_call:
@@ -75,8 +76,8 @@ shim_call:
 	restore_regs
 	ret
 
-/* The VMM comes here too, with RSP from saved_rsp, when a guest pointer faulted. Leaving by the gate page, not by
- * `syscall`: its fetch fault is one exit on every host. Coming back, RCX and R11 are as SYSCALL leaves them. */
+/* The VMM comes here too, with RSP from saved_rsp, when a guest pointer faulted. Leaving not by `syscall`, but by what is
+ * one exit and no more on this host (shim_install()). Coming back, RCX and R11 are as SYSCALL leaves them. */
 shim_call_abort:
 	restore_regs
 	pushq	%rcx
@@ -84,14 +85,12 @@ shim_call_abort:
 	leaq	shim_call_return(%rip), %rcx
 	pushfq
 	popq	%r11
-	jmp	*2f(%rip)
+	jmp	*shim_call_address(%rip)
 	syscall				# the VMM restarts a hypercall by going back two bytes
 shim_call_return:			# here events may be delivered again
 	popq	%r11
 	popq	%rcx
 	ret
-	.balign	8, 0xcc
-2:	.quad	GATE_VA + GATE_SYSCALL
 
 /*
  * HYPERVISOR_iret; RSP: struct iret_context. Returns within the kernel are done here, unless an event waits.
@@ -129,7 +128,9 @@ shim_iret_user:
 	je	shim_iret_exit
 	cmpq	$0, 3*8(%rsp)		# flags
 	jne	shim_iret_exit
-	cmpb	$USER_CS_BYTE, 5*8(%rsp)
+	cmpw	$LINUX_USER_CS, 5*8(%rsp)	# the gate knows no others
+	jne	shim_iret_exit
+	cmpw	$LINUX_USER_SS, 8*8(%rsp)
 	jne	shim_iret_exit
 	movl	SD_HEAD(%rcx), %eax	# page-table updates the VMM has not seen: fine if the helper has
 	subl	SD_TAIL(%rcx), %eax
@@ -139,7 +140,8 @@ shim_iret_user:
 	cmpl	$SHIM_RING_HIGH, %eax
 	ja	shim_iret_exit
 1:
-	movq	4*8(%rsp), %rax		# rip in the lower half
+	movq	4*8(%rsp), %rax		# rip and rsp in the lower half
+	orq	7*8(%rsp), %rax
 	shrq	$47, %rax
 	jnz	shim_iret_exit
 	movq	6*8(%rsp), %rax
@@ -152,16 +154,23 @@ shim_iret_user:
 	je	1f
 	movb	$1, 1(%rax)
 	jmp	shim_iret_exit
-1:	movq	4*8(%rsp), %rax
-	movq	%rax, SD_UF_RIP(%rcx)
+1:	leaq	shim_to_user(%rip), %rax
+	movq	%rax, SD_FRAME(%rcx)
+	movq	5*8(%rsp), %rax
+	movq	%rax, SD_FRAME+8(%rcx)
+	movq	%rax, SD_UF_CS(%rcx)
 	movq	6*8(%rsp), %rax
+	andl	$0x240cd5, %eax		# no IOPL, NT, VM; IF stays set
+	movq	%rax, SD_FRAME+16(%rcx)
 	movq	%rax, SD_UF_FLAGS(%rcx)
 	movq	7*8(%rsp), %rax
+	movq	%rax, SD_FRAME+24(%rcx)
 	movq	%rax, SD_UF_RSP(%rcx)
-	movq	5*8(%rsp), %rax
-	movq	%rax, SD_UF_CS(%rcx)
 	movq	8*8(%rsp), %rax
+	movq	%rax, SD_FRAME+32(%rcx)
 	movq	%rax, SD_UF_SS(%rcx)
+	movq	4*8(%rsp), %rax
+	movq	%rax, SD_UF_RIP(%rcx)
 	incq	SD_IRETS(%rcx)
 	rdgsbase %rax
 	movq	%rax, SD_GS_KERNEL(%rcx)
@@ -170,40 +179,73 @@ shim_iret_user:
 	movq	%r11, SD_RAX(%rcx)
 	popq	%r11
 	popq	%rcx
-	wrgsbase %rax
-	movabsq	SHIM_DATA_VA+SD_RAX, %rax
-	int3
+	wrgsbase %rax			# from here on nothing may fault but the iretq
+	movabsq	SHIM_DATA_VA+SD_UF_RIP, %rax
+	movabsq	$SHIM_DATA_VA+SD_FRAME, %rsp
+shim_to_user_iret:			# what ring 3 may not load is refused here, or by the gate's iretq
+	iretq
 shim_to_user:
-	ud2
+	int3
 
 /*
- * From user mode, by the gate's #PF: the kernel's root is loaded, GS and every register are still the user's. Either a
- * SYSCALL (the faulting RIP is LSTAR) or a page fault.
+ * From user mode by the gate's #PF: the kernel's root is loaded, GS and every register but RAX and RSP are still the
+ * user's. A page fault, or a SYSCALL that stayed at ring 3 (then the faulting RIP is LSTAR).
  */
-shim_user_entry:
-	cld
-	movabsq	%rax, SHIM_DATA_VA+SD_RAX
+	.macro	save_user
 	movabsq	$SHIM_DATA_VA, %rax
 	movq	%rcx, SD_RCX(%rax)
 	movq	%r11, SD_R11(%rax)
-	movabsq	$SHIM_DATA_VA, %rcx
+	movq	%rax, %rcx
 	rdgsbase %rax
 	movq	%rax, SD_GS_USER(%rcx)
 	movq	SD_GS_KERNEL(%rcx), %rax
 	wrgsbase %rax
-	movabsq	SHIM_FRAME_VA+4096+GD_RIP, %rax
-	cmpq	shim_gate_address(%rip), %rax
-	jne	shim_user_fault
-	movq	SD_RCX(%rcx), %rax	# SYSCALL left RIP and RFLAGS in RCX and R11
+	movabsq	$SHIM_FRAME_VA+4096, %r11
+	.endm
+
+shim_user_entry:
+	save_user
+	movq	GF_RAX(%r11), %rax
+	movq	%rax, SD_RAX(%rcx)
+	movq	GF_ERROR(%r11), %rax
+	movq	%rax, SD_UF_ERROR(%rcx)
+	movq	GF_CR2(%r11), %rax
+	movq	%rax, SD_UF_CR2(%rcx)
+	movq	GF_RSP(%r11), %rax
+	movq	%rax, SD_UF_RSP(%rcx)
+	movq	GF_FLAGS(%r11), %rax
+	movq	%rax, SD_UF_FLAGS(%rcx)
+	movzwl	GF_SS(%r11), %eax
+	movq	%rax, SD_UF_SS(%rcx)
+	movzwl	GF_CS(%r11), %eax
+	movq	%rax, SD_UF_CS(%rcx)
+	cmpb	$USER_CS_BYTE, %al
+	movq	GF_RIP(%r11), %rax
 	movq	%rax, SD_UF_RIP(%rcx)
-	movq	%rsp, SD_UF_RSP(%rcx)
+	jne	shim_user_handover	# compatibility mode
+	cmpq	shim_lstar(%rip), %rax
+	jne	shim_user_fault
+	jmp	shim_user_syscall
+
+/* From user mode by SYSCALL at ring 0. */
+shim_syscall_entry:
+	save_user
+	movq	GD_RAX(%r11), %rax
+	movq	%rax, SD_RAX(%rcx)
+	movq	GD_RSP(%r11), %rax
+	movq	%rax, SD_UF_RSP(%rcx)
+	movq	shim_lstar(%rip), %rax
+	movq	%rax, SD_UF_RIP(%rcx)
+shim_user_syscall:
+	cmpb	$0, SD_TO_USER_OK(%rcx)
+	je	shim_user_handover
 	incq	SD_SYSCALLS(%rcx)
 	movq	SD_KERNEL_SP(%rcx), %rsp
 	andq	$~15, %rsp
 	movl	$XEN_USER_SS, %eax	# what Xen reports; nobody knows the real ones
 	pushq	%rax
 	pushq	SD_UF_RSP(%rcx)
-	push_flags %r11
+	push_flags SD_R11(%rcx)		# SYSCALL left RIP and RFLAGS in RCX and R11
 	movl	$XEN_USER_CS, %eax
 	pushq	%rax
 	movq	SD_INFO(%rcx), %rax
@@ -211,35 +253,25 @@ shim_user_entry:
 	movb	%r11b, 4(%rsp)
 	movb	SD_SYSCALL_MASK(%rcx), %r11b
 	orb	%r11b, 1(%rax)
-	pushq	SD_UF_RIP(%rcx)
+	pushq	SD_RCX(%rcx)
 	pushq	SD_R11(%rcx)
 	pushq	SD_RCX(%rcx)
 	pushq	SD_SYSCALL_TO(%rcx)
 	jmp	shim_enter_kernel
 
 shim_user_fault:
+	cmpb	$0, SD_TO_USER_OK(%rcx)
+	je	shim_user_handover
+	testb	$1, SD_UF_FLAGS+1(%rcx)	# TF
+	jnz	shim_user_handover
 	movq	%rdx, SD_RDX(%rcx)
 	movq	%rsi, SD_RSI(%rcx)
 	movq	%rdi, SD_RDI(%rcx)
 	movq	%r8, SD_R8(%rcx)
 	movq	%r9, SD_R9(%rcx)
 	movq	%r10, SD_R10(%rcx)
-	movabsq	$SHIM_FRAME_VA+4096, %rax
-	movq	-48(%rax), %rdi		# error code
-	movq	%rdi, SD_UF_ERROR(%rcx)
-	movq	GD_RIP(%rax), %rdx
-	movq	%rdx, SD_UF_RIP(%rcx)
-	movq	-24(%rax), %rdx
-	movq	%rdx, SD_UF_FLAGS(%rcx)
-	movq	-16(%rax), %rdx
-	movq	%rdx, SD_UF_RSP(%rcx)
-	movzwl	-32(%rax), %edx
-	movq	%rdx, SD_UF_CS(%rcx)
-	movzwl	-8(%rax), %edx
-	movq	%rdx, SD_UF_SS(%rcx)
-	movq	GD_CR2(%rax), %rsi
-	movq	%rsi, SD_UF_CR2(%rcx)
-	movabsq	$SHIM_STACK_VA+0x2000, %rsp
+	movq	SD_UF_ERROR(%rcx), %rdi
+	movq	SD_UF_CR2(%rcx), %rsi
 	call	shim_user_allowed	# (error code, va): error code for the guest, or -1: for the VMM
 	movabsq	$SHIM_DATA_VA, %rcx
 	movq	SD_RDX(%rcx), %rdx
@@ -250,10 +282,11 @@ shim_user_fault:
 	movq	SD_R10(%rcx), %r10
 	cmpq	$-1, %rax
 	jne	1f
+shim_user_handover:			# RCX: shim_data
 	movq	SD_R11(%rcx), %r11
 	movabsq	SHIM_DATA_VA+SD_RAX, %rax
 	movq	SD_RCX(%rcx), %rcx
-	jmp	*shim_fault_address(%rip)
+	jmp	*shim_user_address(%rip)
 1:	movq	%rax, SD_UF_ERROR(%rcx)
 	incq	SD_FAULTS(%rcx)
 	movq	SD_KERNEL_SP(%rcx), %rsp
@@ -287,12 +320,23 @@ shim_iret_exit:
 	movl	$23, %eax
 	pushfq
 	popq	%r11
-	jmp	*shim_gate_address(%rip)
+	jmp	*shim_call_address(%rip)
 	syscall
 4:	ud2
+
+/* Two ways out to the VMM. Where ring 0 is native, a fetch from the gate page is cheapest; where it is emulated, a store
+ * to memory that is not there. shim_install() sets the pointers. */
+shim_exit_call:
+	movabsl	%eax, SHIM_EXIT_VA+SHIM_EXIT_CALL
+	ud2
+shim_exit_user:
+	movabsl	%eax, SHIM_EXIT_VA+SHIM_EXIT_USER
+	ud2
 	.balign	8, 0xcc
-shim_gate_address:
+shim_lstar:
 	.quad	GATE_VA + GATE_SYSCALL
-shim_fault_address:
+shim_call_address:
+	.quad	GATE_VA + GATE_SYSCALL
+shim_user_address:
 	.quad	GATE_VA + GATE_USER_FAULT
 	.section .note.GNU-stack, "", @progbits

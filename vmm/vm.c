@@ -146,7 +146,7 @@ static int make_mmu(struct vm *vm)
 
 	monitor_build(vm, vm->hole);
 	memcpy(c.hole, vm->hole, sizeof c.hole);
-	r = shim_install(vm);
+	r = shim_install(vm, vm->host.kind == VMM_HOST_PVM);
 	if (!r)
 		r = mmu_create(&c, &vm->mmu);
 	return r ? r : vm->paging->create(vm);

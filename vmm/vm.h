@@ -89,7 +89,6 @@ struct vcpu {
 	mfn_t root[2];
 	uint64_t cr3;			/* what the processor has */
 	uint64_t gs_base[2], fs_base;	/* [enum mmu_mode]; read back at every exit for the mode that ran */
-	bool gates_armed;		/* the guest may have changed modes without us since it was entered */
 	bool need_bases;		/* fs_base or gs_base[mode] differ from the processor's */
 	unsigned gs_user_selector;	/* from SEGBASE_GS_USER_SEL; its base is looked up at the return to user mode, 0: none */
 	int gs_selector;		/* to be loaded into %gs at the next resume, -1: none */
@@ -156,6 +155,7 @@ struct vm {
 	uint64_t ram_frames, mon_frames;
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
 	mfn_t mon_first, m2p, pool, mon_tables;
+	mfn_t exit_frame;		/* no memory: the shim stores there to leave the VM */
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
 	const struct paging_ops *paging;
@@ -261,7 +261,8 @@ void monitor_set_ldt(struct vcpu *v, unsigned entries);
 struct image;
 bool shim_on(const struct vm *vm);
 bool shim_wants_fsgsbase(const struct vm *vm);
-int shim_install(struct vm *vm);
+int shim_install(struct vm *vm, bool by_store);
+uint64_t shim_to_user_rip(void);
 void shim_patch_kernel(struct vm *vm, const struct image *img);
 void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret);
 void shim_init_vcpu(struct vcpu *v);
@@ -271,8 +272,9 @@ void shim_sync_out(struct vcpu *v);
 bool shim_busy(const struct vcpu *v);
 void shim_note_site(struct vcpu *v);
 void shim_arm_gates(struct vcpu *v);
-void shim_find_mode(struct vcpu *v);
-void shim_take_user_fault(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
+void shim_find_mode(struct vcpu *v, uint64_t cr3);
+bool shim_take_user(struct vcpu *v, uint32_t *error_code, uint64_t *cr2);
+bool shim_refused_user(struct vcpu *v, uint64_t rip);
 void shim_abort(struct vcpu *v);
 uint32_t shim_ring_head(struct vcpu *v);
 uint64_t shim_ring_line(struct vcpu *v, uint32_t at);

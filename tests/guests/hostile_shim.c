@@ -220,6 +220,7 @@ LIES(timer_armed_wild, OFFSET(armed), ~0ul, 0, 1, 1ul << 63)
 LIES(deadline_wild, OFFSET(deadline), ~0ul, 0, 1, 1ul << 63)
 LIES(everything_enabled, OFFSET(nr_vcpus), ~0ul, 0, 1, 0xffffffff00000000, 0xffffffff)
 LIES(nothing_removed, OFFSET(removed), 0, ~0ul, 1, 1ul << 32)
+LIES(user_frame_wild, OFFSET(frame), WILD)
 LIES(user_code_selector_wild, OFFSET(uf_cs), 0, 3, 0x10, 0x13, 0x23, 0x2b, GATE_CS, GATE_CS | 3, GATE_TSS, FLAT_KERNEL_CS, ~0ul)
 LIES(user_stack_selector_wild, OFFSET(uf_ss), 0, 3, 0x18, 0x1b, 0x33, GATE_SS, GATE_SS | 3, GATE_TSS, FLAT_KERNEL_CS, ~0ul)
 LIES(ring_watched_wild, OFFSET(ring_watched), 1, ~0ul, 0)
@@ -463,33 +464,56 @@ TEST(middle_of_the_shim)
 		attempt(jump, SHIM_VA + random_number() % 0x1400);
 }
 
-/* What the gate reads when the shim asks for user mode. */
-static uint64_t to_user_int3(void)
+/* The shim's `iretq; int3`, the way to user mode. */
+static uint64_t to_user_iret(void)
 {
-	return *(volatile uint64_t *)(SHIM_FRAME_VA + 4096 + GD_TO_USER) - 1;
+	const uint8_t *code = (const uint8_t *)SHIM_VA;
+
+	for (unsigned i = 0; i < SHIM_CODE_PAGES * PAGE - 3; i++)
+		if (code[i] == 0x48 && code[i + 1] == 0xcf && code[i + 2] == 0xcc)
+			return SHIM_VA + i;
+	return 0;
 }
 
-TEST(user_mode_by_int3)
+/* By both instructions, with all that the gate takes from the shim's data of our own making. */
+static void ask_for_user(uint64_t door)
+{
+	SHIM_DATA->frame[0] = door + 2;
+	asm volatile("movq %0, %%rsp\n\tjmp *%1" :: "r"(SHIM_DATA_VA + __builtin_offsetof(struct shim_data, frame)), "r"(door),
+		     "a"(SHIM_DATA->uf_rip) : "memory");
+	__builtin_unreachable();
+}
+
+/* By the int3 alone: this kernel's own segments and flags. */
+static void ask_by_int3(uint64_t door)
+{
+	asm volatile("jmp *%0" :: "r"(door + 2), "a"(SHIM_DATA->uf_rip) : "memory");
+	__builtin_unreachable();
+}
+
+TEST(user_mode_by_the_shims_door)
 {
 	static const uint64_t flags[] = { 0, ~0ul, RFLAGS_IOPL, 1 << 14, RFLAGS_TF, 1 << 17, 3 << 19, RFLAGS_AC | RFLAGS_DF };
 	static const uint16_t selectors[] = { LINUX_USER_CS, FLAT_USER_CS64, GATE_CS, 0x10, 0, LINUX_USER_SS, GATE_TSS, 0x23,
 					      FLAT_USER_CS32, GATE_CS | 3, 0x13 };
 	static const uint64_t wild[] = { WILD };
+	uint64_t door = to_user_iret();
 
 	if (!prepare() || !need_gates())
 		return;
+	expect(door, "no iretq; int3 in the shim");
 	user_too = true;
 	trap_hook(GATE_EXIT, give_up);
-	for (unsigned i = 0; i < 40; i++) {
+	for (unsigned i = 0; door && i < 60; i++) {
 		bool good = random_number() % 2;
 
 		memset(&landed, 0, sizeof(landed));
 		SHIM_DATA->uf_rip = good ? user_address(user_exit) : wild[random_number() % ARRAY_SIZE(wild)];
-		SHIM_DATA->uf_flags = flags[random_number() % ARRAY_SIZE(flags)];
-		SHIM_DATA->uf_rsp = random_value();
-		SHIM_DATA->uf_cs = selectors[random_number() % 3 ? 0 : random_number() % ARRAY_SIZE(selectors)];
-		SHIM_DATA->uf_ss = selectors[random_number() % 3 ? 5 : random_number() % ARRAY_SIZE(selectors)];
-		attempt(jump, to_user_int3());
+		SHIM_DATA->frame[1] = selectors[random_number() % 3 ? 0 : random_number() % ARRAY_SIZE(selectors)];
+		SHIM_DATA->frame[2] = flags[random_number() % ARRAY_SIZE(flags)];
+		SHIM_DATA->frame[3] = random_value();
+		SHIM_DATA->frame[4] = selectors[random_number() % 3 ? 5 : random_number() % ARRAY_SIZE(selectors)];
+		attempt(i % 3 ? ask_for_user : ask_by_int3, door);
 		if (!landed.rip)
 			continue;
 		/* whatever was asked for, what ran was user mode without privileges */
@@ -497,8 +521,52 @@ TEST(user_mode_by_int3)
 		if (landed.vector != GATE_EXIT)
 			continue;
 		expect_eq(landed.rip, user_address(user_exit) + 2);
-		expect(!(landed.rflags & (RFLAGS_IOPL | 1 << 17 | 1 << 14 | RFLAGS_TF)), "rflags %lx", landed.rflags);
+		expect(!(landed.rflags & (RFLAGS_IOPL | 1 << 17)), "rflags %lx", landed.rflags);
 	}
+	trap_hook(GATE_EXIT, NULL);
+	user_too = false;
+}
+
+/* The page behind which there is no memory: its stores are the shim's way out. RCX is where a hypercall returns to; one
+ * that returns to its own gate would go on for ever. */
+static void touch_exit_page(uint64_t which)
+{
+	uint64_t at = SHIM_EXIT_VA + (which >> 8) % 24 * (which & 0x80 ? 8 : 0xa9), rcx = random_value();
+
+	if (rcx >> 12 == GATE_VA >> 12 || rcx >> 12 == SHIM_VA >> 12)
+		rcx = 0;
+	SHIM_DATA->uf_rip = random_value();
+	SHIM_DATA->uf_rsp = random_value();
+#define TOUCH(insn)	asm volatile(insn :: "r"(at), "a"(which >> 16 & 63), "c"(rcx), "D"(random_value()), "S"(random_value()), \
+				     "d"(random_value()) : "memory", "r11")
+	switch (which & 7) {
+	case 0:
+		TOUCH("movb %%al, (%0)");
+		break;
+	case 1:
+		TOUCH("movq %%rax, (%0)");
+		break;
+	case 2:
+		TOUCH("movl (%0), %%eax");
+		break;
+	case 3:
+		TOUCH("addl %%eax, (%0)");
+		break;
+	case 4:
+		jump(at);
+	default:
+		TOUCH("movl %%eax, (%0)");
+	}
+}
+
+TEST(stores_where_no_memory_is)
+{
+	if (!prepare())
+		return;
+	user_too = true;
+	trap_hook(GATE_EXIT, give_up);
+	for (unsigned i = 0; i < 60; i++)
+		attempt(touch_exit_page, random_number());
 	trap_hook(GATE_EXIT, NULL);
 	user_too = false;
 }
