@@ -301,6 +301,12 @@ void shim_sync_out(struct vcpu *v)
 	memcpy(d->debugreg, v->debugreg, sizeof d->debugreg);
 }
 
+/* Whether there is a user root, one that can be told from the kernel's. */
+static bool has_user(const struct vcpu *v)
+{
+	return v->l4[MMU_USER].n != MMU_NO_GFN.n && v->root[MMU_USER].n != v->root[MMU_KERNEL].n;
+}
+
 /*
  * Whether user mode may be left and entered inside the VM now. A debugged guest's transitions all go through the VMM: what
  * leaves user mode comes to the shim first and is handed over.
@@ -311,7 +317,7 @@ static bool gates_ready(struct vcpu *v)
 
 	if ((cs >> 47 & 1) && !(cs >> 53 & 1))		/* it is there and not 64-bit code */
 		return false;
-	return v->vm->gates && !(v->debugreg[7] & 0xff) && !v->step.on && v->l4[MMU_USER].n != MMU_NO_GFN.n &&
+	return v->vm->gates && !(v->debugreg[7] & 0xff) && !v->step.on && has_user(v) &&
 	       v->traps[14].address && v->callback[CALLBACKTYPE_syscall] && !v->gs_user_selector;
 }
 
@@ -322,7 +328,7 @@ void shim_arm_gates(struct vcpu *v)
 	struct gate_data *g = gate_data(v);
 
 	g->kernel_cr3 = v->root[MMU_KERNEL].n << 12;
-	g->user_cr3 = v->root[v->l4[MMU_USER].n != MMU_NO_GFN.n ? MMU_USER : MMU_KERNEL].n << 12;
+	g->user_cr3 = v->root[has_user(v) ? MMU_USER : MMU_KERNEL].n << 12;
 	if (shim_on(v->vm))
 		data(v)->to_user_ok = gates_ready(v);
 }
@@ -331,7 +337,7 @@ void shim_arm_gates(struct vcpu *v)
 void shim_find_mode(struct vcpu *v, uint64_t cr3)
 {
 	if (v->vm->gates)
-		v->mode = v->l4[MMU_USER].n != MMU_NO_GFN.n && cr3 == v->root[MMU_USER].n << 12 ? MMU_USER : MMU_KERNEL;
+		v->mode = has_user(v) && cr3 == v->root[MMU_USER].n << 12 ? MMU_USER : MMU_KERNEL;
 }
 
 /* The guest left user mode, or failed to enter it, inside the VM, and the VMM is to deal with it: the user's context is in
@@ -340,7 +346,7 @@ bool shim_take_user(struct vcpu *v, uint32_t *error_code, uint64_t *cr2)
 {
 	const struct shim_data *d = data(v);
 
-	if (!v->vm->gates || v->l4[MMU_USER].n == MMU_NO_GFN.n)
+	if (!v->vm->gates || !has_user(v))
 		return false;
 	v->regs.r.rip = d->uf_rip;
 	v->regs.r.rsp = d->uf_rsp;
