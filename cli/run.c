@@ -23,7 +23,7 @@
 enum {
 	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
-	OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
+	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
 };
 
 static const struct argp_option options[] = {
@@ -72,6 +72,7 @@ static const struct argp_option options[] = {
 	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end (default)", 3 },
 	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not print the counters", 3 },
 	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps", 3 },
+	{ "trace", OPT_TRACE, "FILE", 0, "Record page-table updates, pins, root loads and faults, for 'umbra replay'", 3 },
 	{ "trace-exits", OPT_TRACE_EXITS, "N", 0, "Exits to keep for a crash dump (default 64)", 3 },
 	{ "verbose", 'v', NULL, 0, "Say more on stderr", 3 },
 	{ "quiet", 'q', NULL, 0, "Errors only on stderr, no table", 3 },
@@ -233,18 +234,18 @@ static error_t parse_expect(const char *arg, const char **out)
 }
 
 /* What would otherwise be found out only when the run is over and its counters are lost. */
-static error_t parse_stats(const char *arg, const char **out)
+static error_t parse_output(const char *option, const char *arg, const char **out)
 {
 	char dir[4096];
 	struct stat st;
 
 	if (!*arg || strlen(arg) >= sizeof dir)
-		return bad_value("stats", arg, "the name of a file is needed");
+		return bad_value(option, arg, "the name of a file is needed");
 	if (!stat(arg, &st) && !S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && !S_ISFIFO(st.st_mode))
-		return bad_value("stats", arg, "not a file");
+		return bad_value(option, arg, "not a file");
 	strcpy(dir, arg);
 	if (access(dirname(dir), W_OK | X_OK))
-		return bad_value("stats", arg, "cannot write there: %s", strerror(errno));
+		return bad_value(option, arg, "cannot write there: %s", strerror(errno));
 	*out = arg;
 	return 0;
 }
@@ -347,7 +348,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_TIMEOUT:
 		return parse_timeout(arg, &config->timeout);
 	case OPT_STATS:
-		return parse_stats(arg, &config->stats);
+		return parse_output("stats", arg, &config->stats);
+	case OPT_TRACE:
+		return parse_output("trace", arg, &config->trace);
 	case OPT_CONTROL:
 		return parse_control(arg, &config->control);
 	case OPT_FAULT_MAP:
@@ -392,6 +395,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			fputs("umbra run: --fault-map goes into the file of --stats=FILE, which is not given\n", stderr);
 			return EINVAL;
 		}
+		if (config->trace && config->mmu == VMM_MMU_NESTED)
+			return bad_value("trace", config->trace, "heuristics see nothing with --mmu=nested");
 		if (config->kernel && *config->kernel)
 			break;
 		fputs("umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n", stderr);

@@ -40,6 +40,8 @@ struct helper {
 	struct mmu *mmu;
 	struct helper_source *sources;
 	unsigned nr_sources, nr_heuristics;
+	void (*tap)(void *arg, unsigned source, const struct helper_event *events, unsigned n);
+	void *tap_arg;
 	uint64_t spin_ns, yield_ns;
 	bool stand_down;
 	unsigned delay_us;
@@ -107,6 +109,8 @@ static bool look(struct worker *w)
 
 		any |= n != 0;
 		count(&w->stats.lost, lost);
+		if (n && h->tap)
+			h->tap(h->tap_arg, s, events, n);
 		for (unsigned i = 0; i < n; i++) {
 			if (events[i].kind < HELPER_EVENT_KINDS)
 				count(&w->stats.events[events[i].kind], 1);
@@ -324,6 +328,8 @@ int helper_start(const struct helper_config *config, struct helper **out)
 	h->delay_us = config->delay_us;
 	h->say = config->say;
 	h->say_arg = config->say_arg;
+	h->tap = config->tap;
+	h->tap_arg = config->tap_arg;
 	h->spin_ns = config->spin_us * 1000ull;
 	h->yield_ns = config->yield_us * 1000ull;
 	h->sources = malloc(config->nr_sources * sizeof *h->sources);

@@ -33,6 +33,7 @@ enum helper_fault { HELPER_FAULT_HIDDEN, HELPER_FAULT_TRUE, HELPER_FAULT_PTWRITE
 
 #define HELPER_HAS_OLD	1u	/* `old` is known */
 #define HELPER_HAS_NEW	2u	/* `new` is */
+#define HELPER_IS_WRITE	4u	/* FAULT: the access was a write */
 
 struct helper_event {
 	uint64_t time_ns;	/* since the VM started; never goes back within one source */
@@ -41,12 +42,12 @@ struct helper_event {
 	uint8_t fault;		/* enum helper_fault */
 	uint8_t mode;		/* enum mmu_mode, of FAULT and SWITCH */
 	uint8_t vcpu;
-	uint8_t flags;		/* HELPER_HAS_* */
+	uint8_t flags;		/* HELPER_HAS_*, HELPER_IS_WRITE */
 	uint16_t index;		/* of UPDATE, FAULT, USED: in `table` */
 	gfn_t table;		/* FAULT: the guest's table where the walk ended, with `level` and `index` */
 	gfn_t root;		/* FAULT, SWITCH */
 	gva_t va;		/* FAULT */
-	uint64_t old, new;	/* UPDATE: the entry */
+	uint64_t old, new;	/* UPDATE: the entry. FAULT: `new` is what the walk ended at */
 };
 
 /* "update", "pin" ... Static storage. */
@@ -92,6 +93,9 @@ struct helper_config {
 	void *say_arg;
 	unsigned queue;				/* trees that may wait; 0: the default */
 	unsigned delay_us;			/* a test: wait up to so long before every look */
+	/* Optional: what source `source` told, before the heuristics see it. On the thread that serves the source. */
+	void (*tap)(void *arg, unsigned source, const struct helper_event *events, unsigned n);
+	void *tap_arg;
 	unsigned spin_us;			/* keep looking so long after the last event, then yield ... */
 	unsigned yield_us;			/* ... so long between looks, then sleep until helper_wake() */
 };
@@ -176,6 +180,9 @@ unsigned heuristics_resolve(struct heuristic_config list[static HELPER_MAX_HEURI
 const char *heuristic_param_name(const struct heuristic_config *h, unsigned i);
 /* A line of text for people. */
 void heuristic_decision_text(const struct heuristic_decision *d, const char *name, char *out, size_t size);
+/* "NAME,key=value..." with every parameter; heuristic_parse() takes it back. Returns `text`. */
+#define HEURISTIC_TEXT	128
+const char *heuristic_text(const struct heuristic_config *h, char text[static HEURISTIC_TEXT]);
 /* Lists names, parameters and defaults. */
 void heuristic_help(FILE *to);
 

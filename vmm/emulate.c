@@ -120,6 +120,7 @@ static void do_cpuid(struct vcpu *v)
 	v->counters.emulated.cpuid++;
 	if (leaf == MARK_LEAF) {
 		stats_mark(v, sub);
+		feed_mark(v, sub);
 		out[0] = 1;
 		out[1] = MARK_REPLY;
 		out[2] = out[3] = 0;

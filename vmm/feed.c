@@ -5,13 +5,15 @@
  * thread writes between runs (faults, root loads, and updates and pins that came by an exit). Each record says how far
  * the shim's ring was when it was written, so the reader can merge the two. Both are lossy: nobody waits for the helper.
  *
- * The records: one writer (the vCPU's thread), one reader (the helper's). Without a helper there are none.
+ * The records: one writer (the vCPU's thread), one reader (the helper's). Without a helper there are none: then --trace
+ * gets the vCPU's events at once, and those of the shim's ring when the vCPU's thread takes them up.
  */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "helper/trace.h"
 #include "vmm/shim_abi.h"
 #include "vmm/vm.h"
 
@@ -40,12 +42,16 @@ static void put(struct vcpu *v, struct helper_event *e)
 	struct feed *f = v->feed;
 	uint32_t head = atomic_load_explicit(&f->head, memory_order_relaxed);
 
+	e->time_ns = vm_now(v->vm);
+	e->vcpu = v->id;
+	if (!v->vm->helper) {
+		trace_event(v->vm->trace, v->id, e);
+		return;
+	}
 	if (head - atomic_load_explicit(&f->tail, memory_order_acquire) >= f->size) {
 		__atomic_store_n(&f->dropped, f->dropped + 1, __ATOMIC_RELAXED);
 		return;
 	}
-	e->time_ns = vm_now(v->vm);
-	e->vcpu = v->id;
 	f->records[head & (f->size - 1)] = (struct record){ *e, v->shim_tail };
 	atomic_store_explicit(&f->head, head + 1, memory_order_release);
 	helper_wake(v->vm->helper);
@@ -84,7 +90,7 @@ void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root)
 					       .mode = mode });
 }
 
-void feed_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict)
+void feed_fault(struct vcpu *v, uint64_t va, uint32_t access, enum mmu_verdict verdict)
 {
 	struct helper_event e = { .kind = HELPER_FAULT, .mode = v->mode, .root = v->l4[v->mode], .va = { va } };
 	struct mmu_walk w = { 0 };
@@ -109,6 +115,8 @@ void feed_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict)
 	e.table = w.table;
 	e.index = w.index;
 	e.level = w.level;
+	e.new = w.gpte;
+	e.flags = HELPER_HAS_NEW | (access & MMU_PF_W ? HELPER_IS_WRITE : 0);
 	put(v, &e);
 }
 
@@ -137,6 +145,21 @@ static bool decode(struct vcpu *v, uint64_t line, struct helper_event *e)
 	default:
 		return false;
 	}
+}
+
+/* --trace without a helper: the vCPU's thread takes a line up. */
+void feed_line(struct vcpu *v, uint64_t line)
+{
+	struct helper_event e;
+
+	if (v->vm->trace && !v->vm->helper && decode(v, line, &e))
+		trace_event(v->vm->trace, v->id, &e);
+}
+
+void feed_mark(struct vcpu *v, uint32_t id)
+{
+	if (v->vm->trace)
+		trace_mark(v->vm->trace, vm_now(v->vm), id);
 }
 
 static unsigned read_shim(struct feed *f, uint32_t upto, struct helper_event *out, unsigned max, uint64_t *lost)
@@ -251,19 +274,26 @@ int feed_start(struct vm *vm)
 		.stand_down = config->helper == VMM_HELPER_AUTO, .say = say, .say_arg = vm, .queue = config->helper_queue,
 		.delay_us = config->helper_delay_us, .spin_us = 200, .yield_us = 20000,
 	};
+	bool helper = config->helper && vm->paging == &paging_shadow &&
+		      (config->helper != VMM_HELPER_AUTO || core_free(vm));
 	int r = 0;
 
-	if (!config->helper || vm->paging != &paging_shadow || (config->helper == VMM_HELPER_AUTO && !core_free(vm)))
-		return 0;
+	if (config->trace)
+		r = record_start(vm, &c);
+	if (r || (!helper && !vm->trace))
+		return r;
 	for (unsigned i = 0; i < vm->nr_vcpus && !r; i++) {
 		r = make(&vm->vcpus[i]);
 		sources[i] = (struct helper_source){ feed_read, feed_watching, vm->vcpus[i].feed };
 	}
 	memcpy(c.heuristics, config->heuristics, sizeof c.heuristics);
-	if (!r)
+	if (!r && helper)
 		r = helper_start(&c, &vm->helper);
-	if (r)
+	if (r) {
 		release(vm);
+		if (vm->trace)
+			record_stop(vm);
+	}
 	return r;
 }
 
@@ -274,6 +304,8 @@ void feed_stop(struct vm *vm)
 
 	helper_stop(vm->helper, &vm->helper_stats);
 	vm->helper = NULL;
+	if (vm->trace)
+		record_stop(vm);
 	release(vm);
 	for (unsigned i = 0; i < s->nr_decisions && vm->config->verbose; i++) {
 		heuristic_decision_text(&s->decisions[i], vm->config->heuristics[s->decisions[i].place].name, line, sizeof line);

@@ -105,7 +105,7 @@ static struct mmu_result shadow_fault(struct vcpu *v, gva_t va, uint32_t access)
 
 	if (r.verdict == MMU_TRUE && pin_linked_table(v, va, &r))
 		r = mmu_fault(v->mmu, v->mode, va, access);
-	feed_fault(v, va.a, r.verdict);
+	feed_fault(v, va.a, access, r.verdict);
 	return r;
 }
 

@@ -222,6 +222,7 @@ static void drain_entry(struct vcpu *v, uint64_t e)
 	if (gfn.n >= v->vm->ram_frames)
 		return;
 	mmu_mark_dirty(v->vm->mmu, gfn);
+	feed_line(v, e);
 	switch (what) {
 	case SHIM_UPDATE:
 		mmu_updated(v->mmu, gfn, e >> 3 & 511);

@@ -42,6 +42,10 @@ int stats_live(struct vm *vm, json_t *to);
 int stats_info(struct vm *vm, json_t *to);
 int stats_describe(json_t *to);
 
+/* For a trace: the configuration and host; counters and marks. JSON text to be freed, NULL: no memory. */
+char *stats_config_text(struct vm *vm);
+char *stats_result_text(struct vm *vm);
+
 /* What `umbra run` exits with: --expect counts only when nothing else went wrong. */
 int stats_exit_code(struct vm *vm);
 

@@ -349,6 +349,43 @@ int stats_info(struct vm *vm, json_t *to)
 	return b.ok ? 0 : -ENOMEM;
 }
 
+static char *dump(json_t *root, bool ok)
+{
+	char *text = ok && root ? json_dumps(root, JSON_COMPACT) : NULL;
+
+	json_decref(root);
+	return text;
+}
+
+char *stats_config_text(struct vm *vm)
+{
+	struct builder b = { .vm = vm, .ok = true };
+	const struct vmm_config *c = vm->config;
+	json_t *root = json_object(), *list = json_array();
+
+	set_u64(&b, root, "schema", SCHEMA);
+	set_text(&b, root, "umbra", vmm_version());
+	set(&b, root, "config", config_json(&b));
+	for (unsigned i = 0; c->helper && i < c->nr_heuristics; i++) {
+		const struct heuristic_config *h = &c->heuristics[i];
+		char text[HEURISTIC_TEXT];
+
+		json_array_append_new(list, json_string(heuristic_text(h, text)));
+	}
+	set(&b, root, "heuristics", list);
+	set(&b, root, "host", host_json(&b));
+	return dump(root, b.ok);
+}
+
+char *stats_result_text(struct vm *vm)
+{
+	struct builder b = { .vm = vm, .ok = true };
+	json_t *root = json_object();
+
+	fill_report(&b, root);
+	return dump(root, b.ok);
+}
+
 /* The groups as in the report, a text for each counter. */
 int stats_describe(json_t *to)
 {

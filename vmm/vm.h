@@ -183,6 +183,7 @@ struct vm {
 	unsigned nr_vcpus;
 	struct vcpu *vcpus;
 	struct helper *helper;		/* NULL: none */
+	struct trace *trace;		/* --trace; NULL: none */
 	struct helper_stats helper_stats;	/* once it has ended */
 	bool gates;			/* transitions between user and kernel inside the VM */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
@@ -288,7 +289,12 @@ void feed_stop(struct vm *vm);		/* the vCPUs have ended */
 void feed_update(struct vcpu *v, gfn_t table, unsigned index);
 void feed_pin(struct vcpu *v, gfn_t table, unsigned level);	/* level 0: no longer */
 void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root);
-void feed_fault(struct vcpu *v, uint64_t va, enum mmu_verdict verdict);
+void feed_fault(struct vcpu *v, uint64_t va, uint32_t access, enum mmu_verdict verdict);
+void feed_line(struct vcpu *v, uint64_t line);	/* of the shim's ring, as the vCPU's thread takes it up */
+void feed_mark(struct vcpu *v, uint32_t id);
+/* record.c: --trace. Before the helper starts, which is to pass on what it sees; and when nobody records any more. */
+int record_start(struct vm *vm, struct helper_config *helper);
+void record_stop(struct vm *vm);
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------ */
 /* `va` with bit 47 copied up: equal to `va` if that is canonical (SDM vol. 1, 3.3.7.1). */

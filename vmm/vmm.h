@@ -65,6 +65,7 @@ struct vmm_config {
 	double timeout;			/* seconds; 0: none */
 	const char *control;		/* path of the control socket; "": none; NULL: the default place */
 	const char *stats;		/* file to write counters to as JSON, or NULL */
+	const char *trace;		/* file to record what heuristics see to, or NULL */
 	bool fault_map;			/* where and when faults came, into stats */
 	bool table;			/* print the readable table to stderr at the end */
 	unsigned trace_exits;		/* exits kept in the ring for a crash dump */

@@ -213,6 +213,10 @@ void stats_mark(struct vcpu *v, uint32_t id)
 	fake.marked = id;
 }
 
+void feed_mark(struct vcpu *v, uint32_t id)
+{
+}
+
 long xen_set_debugreg(struct vcpu *v, const uint64_t a[6])
 {
 	if (!fake.set_debugreg_result)
