@@ -32,7 +32,7 @@ static const struct argp_option options[] = {
 	{ "initrd", 'i', "FILE", 0, "Initial RAM disk", 1 },
 	{ "append", 'p', "CMDLINE", 0, "Kernel command line", 1 },
 	{ "memory", 'm', "SIZE", 0, "Guest memory in bytes or with K, M, G, T (default 512M)", 1 },
-	{ "vcpus", 'c', "N", 0, "Virtual processors; this version runs 1", 1 },
+	{ "vcpus", 'c', "N", 0, "Virtual processors, 1 to 32; more than the host has cores works (default 1)", 1 },
 	{ "initdomain", OPT_INITDOMAIN, NULL, 0, "Tell the guest it is the initial domain (SIF_INITDOMAIN)", 1 },
 	{ "no-fast-cmdline", OPT_NO_FAST, NULL, 0, "Do not add what makes a stock kernel fast to its command line", 1 },
 	{ "no-reboot", OPT_NO_REBOOT, NULL, 0, "A reboot of the guest ends the run", 1 },
@@ -280,8 +280,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_memory(arg, &config->memory);
 	case 'c':
 		r = parse_number("vcpus", arg, 1, VMM_MAX_VCPUS, &n);
-		if (!r && n > 1)
-			return bad_value("vcpus", arg, "this version runs one vCPU");
 		config->vcpus = n;
 		break;
 	case OPT_MMU:

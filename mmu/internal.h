@@ -107,6 +107,7 @@ struct mmu_cpu {
 	struct mmu_stats stats;
 	uint64_t root_l4[2];		/* ~0: none */
 	uint32_t root[2];		/* page + 1 */
+	uint32_t left[2];		/* page + 1: replaced, but CR3 may still name it; kept as a root until mmu_entered() */
 	uint32_t path[MMU_LEVELS + 1];	/* page + 1: what the fault at work goes through, not to be reclaimed */
 	uint64_t keep_gfn;		/* nor are shadows of this frame: the fault has made it writable; ~0: none */
 	struct spin kick_lock;		/* owner to write the following, others to read */

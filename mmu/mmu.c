@@ -227,12 +227,25 @@ int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view)
 	return 0;
 }
 
+/* A root that was loaded after another had been left since the last entry was never in CR3. */
 static void release_root(struct mmu_cpu *cpu, enum mmu_mode mode)
 {
-	if (cpu->root[mode])
+	if (cpu->root[mode] && !cpu->left[mode])
+		cpu->left[mode] = cpu->root[mode];
+	else if (cpu->root[mode])
 		shadow_unref(cpu, cpu->root[mode] - 1);
 	cpu->root[mode] = 0;
 	cpu->root_l4[mode] = MMU_NO_GFN.n;
+}
+
+void mmu_entered(struct mmu_cpu *cpu)
+{
+	for (unsigned mode = 0; mode < 2; mode++) {
+		if (!cpu->left[mode])
+			continue;
+		shadow_unref(cpu, cpu->left[mode] - 1);
+		cpu->left[mode] = 0;
+	}
 }
 
 void mmu_cpu_destroy(struct mmu_cpu *cpu)
@@ -246,6 +259,7 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu)
 	mmu = cpu->mmu;
 	release_root(cpu, MMU_KERNEL);
 	release_root(cpu, MMU_USER);
+	mmu_entered(cpu);
 	kick_abandon(cpu);
 	mmu_cpu_stats(cpu, &stats);
 	spin_lock(&mmu->cpus_lock);

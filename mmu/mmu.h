@@ -123,10 +123,14 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu);
 
 /*
  * Loads the space whose guest root table is `l4` as this cpu's root for `mode`; the root it replaces may be reclaimed
- * from then on. MMU_NO_GFN only releases. A load is a TLB flush of the guest's: out-of-sync tables are resynced.
+ * from the next mmu_entered() on. MMU_NO_GFN only releases. A load is a TLB flush of the guest's: out-of-sync tables are resynced.
  * *root: the frame to put in CR3. -EINVAL: gfn out of range. -EAGAIN: pool dry until pending kicks are done.
  */
 int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root);
+
+/* The processor has entered the guest on the roots loaded now. Until then the ones it had before stay in the pool, for its
+ * CR3 still names one of them while it is on its way in. */
+void mmu_entered(struct mmu_cpu *cpu);
 
 /* Says that `table` is a page table of `level` 1..4 until mmu_unpin(): from now on its frame is write-protected in the
  * shadow. A write by the guest kernel through a read-only gPTE to a pinned (or shadowed) level-1 table is let through

@@ -25,7 +25,7 @@ static bool bounce(struct vcpu *v, uint64_t handler, const uint32_t *error_code,
 		return false;
 	}
 	flags = (flags & RFLAGS_GUEST & ~RFLAGS_IF) | RFLAGS_FIXED | (masked ? 0 : RFLAGS_IF);
-	if (v->vm_assist & 1u << VMASST_TYPE_architectural_iopl)
+	if (atomic_load(&v->vm->vm_assist) & 1u << VMASST_TYPE_architectural_iopl)
 		flags |= (uint64_t)v->iopl << 12;
 
 	frame[n++] = v->regs.r.rcx;

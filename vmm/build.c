@@ -213,7 +213,8 @@ static int start_vcpu(struct vm *vm, const struct layout *l, const struct image 
 	v->regs.r.rflags = 0x202;
 	v->regs.cs = FLAT_KERNEL_CS;
 	v->regs.ss = FLAT_KERNEL_SS;
-	v->up = true;
+	v->initialised = true;
+	atomic_store(&v->up, true);
 	atomic_load(&v->info)->evtchn_upcall_mask = 1;
 	return vcpu_reset(v);
 }

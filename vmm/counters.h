@@ -37,6 +37,9 @@
 	X(reflected,	"exceptions reflected into the guest") \
 	X(irets,	"returns to user mode") \
 	X(blocks,	"times the vCPU had nothing to do") \
+	X(polls,	"... for named events, as a waiter for a lock does") \
+	X(remote_flushes, "times other vCPUs had to flush their TLBs") \
+	X(remote_waits,	"vCPUs that had to leave the guest for it") \
 	X(kick_rounds,	"kick lists handed to the gate") \
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \

@@ -66,7 +66,7 @@ enum emul_step emul_page_fault(struct vcpu *v, uint64_t va, uint32_t access)
 /* Xen runs a guest kernel at ring 1 as far as IOPL goes, or at ring 0 if it asks for that. */
 bool emul_iopl_ok(const struct vcpu *v)
 {
-	unsigned cpl = v->mode == MMU_USER ? 3 : v->vm_assist & 1u << VMASST_TYPE_architectural_iopl ? 0 : 1;
+	unsigned cpl = v->mode == MMU_USER ? 3 : atomic_load(&v->vm->vm_assist) & 1u << VMASST_TYPE_architectural_iopl ? 0 : 1;
 
 	return cpl <= v->iopl;
 }

@@ -126,7 +126,7 @@ static bool resume_at_guest(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
 
-	if (v->state != VCPU_AT_GUEST || v->kicks_out || v->gs_selector >= 0 || v->root[v->mode].n << 12 != v->cr3 ||
+	if (v->state != VCPU_AT_GUEST || v->kicks_out || v->flush || v->gs_selector >= 0 || v->root[v->mode].n << 12 != v->cr3 ||
 	    v->regs.cs != run->s.regs.sregs.cs.selector || v->regs.ss != run->s.regs.sregs.ss.selector)
 		return false;
 	run->s.regs.regs = v->regs.r;
@@ -143,7 +143,7 @@ static void prepare(struct vcpu *v)
 	struct kvm_run *run = v->run;
 	struct kvm_regs *out = &run->s.regs.regs;
 	uint64_t *sp = (uint64_t *)(v->area + (AREA_STACK + 1) * 4096), cr3 = v->root[v->mode].n << 12;
-	bool flush = v->kicks_out;
+	bool flush = v->kicks_out || v->flush;
 	unsigned stub = GATE_IRET;
 
 	shim_arm_gates(v);
@@ -434,9 +434,14 @@ static void kick_round(struct vcpu *v, struct gate_exit *e)
 	v->nr_kicks = 0;
 }
 
-/* Hands the pending kicks to the gate; all but the last list run here. */
-static bool send_kicks(struct vcpu *v, struct gate_exit *e)
+/*
+ * Hands the pending kicks to the gate; all but the last list run here. Where other vCPUs do not hear of a rewrite by
+ * themselves all of them do, for only then can those be told.
+ */
+static bool send_kicks(struct vcpu *v, struct gate_exit *e, bool all)
 {
+	const bool remote = v->vm->remote_flush;
+
 	while (v->vm->paging->kick_pending(v)) {
 		unsigned n = v->vm->kick->fill(v, (uint64_t *)(v->area + AREA_KICKS * 4096), KICK_MAX);
 
@@ -447,13 +452,46 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e)
 			v->counters.vcpu.kick_writes += n;
 		}
 		PROBE(kick, v->id, n);
-		if (v->vm->paging->kick_pending(v)) {
+		if (v->vm->paging->kick_pending(v) || ((remote || all) && n)) {
 			kick_round(v, e);
 			if (e->event != GATE_KICKED)
 				return false;
 		}
 	}
+	if (v->kicks_out && (remote || all)) {
+		if (remote)
+			remote_flush(v);
+		v->vm->paging->kick_done(v);
+		PROBE(kick__done, v->id);
+		v->kicks_out = false;
+		v->flush = true;
+	}
 	return true;
+}
+
+bool vcpu_do_kicks(struct vcpu *v)
+{
+	struct gate_exit e = { .event = GATE_FAILED };
+
+	if (send_kicks(v, &e, true))
+		return true;
+	if (!atomic_load(&v->vm->stop))
+		vcpu_crash(v, "%s", e.why);
+	return false;
+}
+
+/*
+ * The guest was stopped where nothing may change but the TLB: between two gates, or in the shim. KVM flushes when the root
+ * it knows becomes another one, so it gets another one and with KVM_RUN its own again.
+ */
+static void flush_as_it_is(struct vcpu *v)
+{
+	struct kvm_sregs s = v->run->s.regs.sregs;
+
+	s.cr3 = v->vm->idle_root.n << 12;
+	if (ioctl(v->fd, KVM_SET_SREGS, &s) < 0)
+		vm_stop(v->vm, VMM_EXIT_ERROR, "KVM refuses another root: %s", strerror(errno));
+	v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 }
 
 static bool left_gate(const struct vcpu *v, const struct gate_exit *e)
@@ -467,13 +505,20 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 
 	*e = (struct gate_exit){ .event = GATE_FAILED };
 	/* A list the gate has not finished must not be overwritten: it goes again first. */
+	if (atomic_load_explicit(&v->flush_wanted, memory_order_relaxed))
+		v->flush |= atomic_exchange(&v->flush_wanted, false);
 	if (v->state != VCPU_MID_GATE) {
-		if (!v->nr_kicks && !send_kicks(v, e))
+		if (!v->nr_kicks && !send_kicks(v, e, false))
 			return;
 		prepare(v);
+	} else if (v->flush) {
+		flush_as_it_is(v);
+		v->flush = false;
 	}
 	PROBE(enter, v->id, v->mode, v->regs.r.rip);
+	remote_enter(v);
 	err = run(v);
+	remote_leave(v);
 	if (err == EINTR || err == EAGAIN) {
 		from_signal(v, e);
 		v->counters.exits.interrupted++;
@@ -482,7 +527,11 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 	} else {
 		from_exit(v, e);
 	}
-	if (left_gate(v, e) && v->kicks_out && v->state != VCPU_MID_GATE) {
+	if (!left_gate(v, e))
+		return;
+	mmu_entered(v->mmu);
+	v->flush = false;
+	if (v->kicks_out && v->state != VCPU_MID_GATE) {
 		v->nr_kicks = 0;
 		v->kicks_out = false;
 		v->vm->paging->kick_done(v);

@@ -40,8 +40,8 @@ void monitor_layout(struct vm *vm)
 	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
 	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
 	vm->mon_tables = (mfn_t){ at };
-	/* L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
-	vm->nr_mon_tables = 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
+	/* idle root; L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
+	vm->nr_mon_tables = 1 + 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
 	at += vm->nr_mon_tables;
 	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
 	vm->m2p = (mfn_t){ at };
@@ -133,6 +133,15 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 	return l3_pa | LINK;
 }
 
+static void build_idle_root(struct vm *vm, unsigned *used, const uint64_t hole[16])
+{
+	uint64_t pa, *l4 = new_table(vm, used, &pa);
+
+	for (unsigned i = 0; i < 16; i++)
+		l4[HOLE_SLOT_FIRST + i] = hole[i];
+	vm->idle_root = (mfn_t){ pa >> 12 };
+}
+
 static void build_idt(struct vm *vm)
 {
 	uint64_t *idt = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_IDT });
@@ -183,6 +192,7 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 		map_2m(vm, &used, vm->paging->guest_tables ? (mfn_t){ 0 } : vm->pool,
 		       vm->paging->guest_tables ? vm->ram_frames : vm->pool_pages,
 		       MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
+	build_idle_root(vm, &used, hole[MMU_USER]);
 	if (shim_on(vm)) {
 		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = map_shim(vm, &used);
 		hole[MMU_KERNEL][HOLE_SLOT_RAM - HOLE_SLOT_FIRST] =

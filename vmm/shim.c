@@ -295,7 +295,7 @@ void shim_sync_out(struct vcpu *v)
 	d->fault_to = v->traps[14].address;
 	d->fault_mask = !!TI_GET_IF(&v->traps[14]);
 	d->frame_flags = RFLAGS_FIXED |
-			 (v->vm_assist & 1u << VMASST_TYPE_architectural_iopl ? (uint64_t)v->iopl << 12 : 0);
+			 (atomic_load(&v->vm->vm_assist) & 1u << VMASST_TYPE_architectural_iopl ? (uint64_t)v->iopl << 12 : 0);
 	d->syscall_to = v->callback[CALLBACKTYPE_syscall];
 	d->syscall_mask = v->callback_mask[CALLBACKTYPE_syscall];
 	d->ts = v->cr0 >> 3 & 1;

@@ -31,7 +31,7 @@ static void spurious(struct vcpu *v, uint64_t va)
 	}
 	v->storm++;
 	if (v->storm % STORM_FLUSH == 0)
-		v->kicks_out = true;		/* load CR3 */
+		v->flush = true;
 	if (v->storm == STORM_CRASH)
 		vcpu_crash(v, "the same fault at %#llx comes back although the shadow allows it: the kick method '%s' does "
 			   "not work on this host, try another --kick", (unsigned long long)va, v->vm->kick->name);

@@ -1,5 +1,6 @@
 /* vcpu.c - a vCPU's thread: run the guest, see to what it stopped for, run it again. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "mmu/probe.h"
 #include "vmm/faultmap.h"
@@ -56,6 +58,7 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 
 	v->vm = vm;
 	v->id = id;
+	pthread_mutex_init(&v->lock, NULL);
 	v->gs_selector = -1;
 	v->l4[MMU_KERNEL] = v->l4[MMU_USER] = MMU_NO_GFN;
 	v->cr0 = 0x80050033;
@@ -109,20 +112,46 @@ void vcpu_fini(struct vcpu *v)
 	if (v->wake_fd > 0)
 		close(v->wake_fd);
 	free(v->trace);
+	free(v->start);
+	pthread_mutex_destroy(&v->lock);
 	free(v->faultmap);
 }
 
+/* `wake` is cleared before the vCPU looks at what it may have been woken for; so whoever finds it set can rely on whoever
+ * set it. */
 void vcpu_wake(struct vcpu *v)
 {
 	uint64_t one = 1;
 
-	atomic_store(&v->wake, true);
+	if (atomic_exchange(&v->wake, true))
+		return;
 	if (atomic_load(&v->blocked)) {
 		if (write(v->wake_fd, &one, sizeof one) < 0)
 			return;		/* EAGAIN: awake for certain */
-	} else if (v->tid && v->tid != gettid()) {
+	} else if (atomic_load(&v->phase) & 1) {
 		syscall(SYS_tgkill, getpid(), v->tid, WAKE_SIGNAL);
 	}
+}
+
+bool vcpu_park(struct vcpu *v)
+{
+	struct pollfd fd = { .fd = v->wake_fd, .events = POLLIN };
+	uint64_t before = __rdtsc(), count, idle;
+
+	atomic_store(&v->blocked, true);
+	for (;;) {
+		atomic_store(&v->wake, false);
+		if (atomic_load(&v->up) || atomic_load(&v->vm->stop))
+			break;
+		if (poll(&fd, 1, -1) > 0)
+			(void)!read(v->wake_fd, &count, sizeof count);
+	}
+	atomic_store(&v->blocked, false);
+	idle = __rdtsc() - before;
+	v->counters.idle_cycles += idle;
+	if (v->exit_tsc)
+		v->exit_tsc += idle;
+	return !atomic_load(&v->vm->stop);
 }
 
 void vcpu_set_mode(struct vcpu *v, enum mmu_mode mode)
@@ -175,6 +204,8 @@ void *vcpu_thread(void *arg)
 	sigdelset(&set, SIGILL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 
+	if (!atomic_load(&v->up) && !(vcpu_park(v) && xen_vcpu_start(v)))
+		return NULL;
 	while (!atomic_load(&v->vm->stop)) {
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);

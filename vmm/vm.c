@@ -170,9 +170,15 @@ static int machine_create(struct vm *vm, const char **what)
 		    (c->shim & SHIM_DOES(segment));
 	vm->paging = c->mmu == VMM_MMU_NESTED ? &paging_nested : &paging_shadow;
 	vm->kick = kick_choose(c->kick, &vm->host);
+	/* A PVM host takes a write to a table of ours for what it is, and flushes all vCPUs itself (docs/smp.md). */
+	vm->remote_flush = c->vcpus > 1 && (vm->host.kind != VMM_HOST_PVM || vm->paging->guest_tables);
 	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
 	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
 	vm->nr_vcpus = c->vcpus;
+	if (vm->host.max_vcpus && c->vcpus > (unsigned)vm->host.max_vcpus) {
+		fprintf(stderr, "umbra: this host's KVM runs at most %d vCPUs: ask for fewer with --vcpus\n", vm->host.max_vcpus);
+		return -EINVAL;
+	}
 	monitor_layout(vm);
 
 	*what = "allocating guest memory";
@@ -289,6 +295,11 @@ static int run_once(const struct vmm_config *config, bool *again)
 
 	if (config->mmu == VMM_MMU_NESTED)
 		adapt_to_nested(&effective);
+	if (config->vcpus > 1) {	/* the shim's memory stands for one vCPU only so far */
+		effective.shim = 0;
+		effective.gates = false;
+		effective.helper = 0;
+	}
 	config = vm.config = &effective;
 	vmm_host_probe(&vm.host);
 	if (vm.host.kvm_error) {

@@ -78,8 +78,20 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
-	pid_t tid;
+	_Atomic pid_t tid;
 	struct mmu_cpu *mmu;
+
+	/* remote.c: how other vCPUs get this one out of the guest */
+	_Atomic uint32_t phase;		/* odd: in the guest, or about to enter it. A futex */
+	atomic_bool phase_waited;	/* somebody sleeps until it changes */
+	atomic_bool flush_wanted;	/* another vCPU's: flush the TLB before the guest goes on */
+
+	/* xen_smp.c. Lock: what other vCPUs may change or look at, namely initialised, gdt_frames .. ldt_frames, runstate,
+	 * runstate_va. Of two vCPUs, nobody holds both */
+	pthread_mutex_t lock;
+	bool initialised;		/* has a context to run */
+	atomic_bool up;
+	struct vcpu_guest_context *_Atomic start;	/* ... that its own thread has still to take over */
 
 	/* guest state */
 	struct guest_regs regs;
@@ -107,7 +119,6 @@ struct vcpu {
 	uint64_t gdt_frames[16], gdt_ents;
 	uint64_t ldt_base, ldt_ents;
 	uint64_t ldt_frames[16];
-	uint64_t vm_assist;
 	bool restart;			/* execute the hypercall instruction once more ... */
 	unsigned retries;		/* ... but not for ever */
 
@@ -129,12 +140,12 @@ struct vcpu {
 	uint64_t armed;			/* system time before which `timer` cannot fire, 0: not set */
 	struct vcpu_time_info time;	/* as last published ... */
 	uint32_t time_anchor;		/* ... by this vm->clock.seq */
-	bool up;
 
 	/* the monitor's side */
 	char *area;			/* hva of the vCPU area */
 	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
 	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
+	bool flush;			/* load CR3 on the way into the guest */
 	uint32_t shim_tail;		/* ring entries taken */
 	struct feed *feed;		/* to the helper thread; NULL: there is none */
 	uint64_t recheck;		/* look at events again at this system time, 0: no */
@@ -156,6 +167,7 @@ struct vm {
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
 	mfn_t mon_first, m2p, pool, mon_tables;
 	mfn_t exit_frame;		/* no memory: the shim stores there to leave the VM */
+	mfn_t idle_root;		/* gate and pool only, for a vCPU that has no space */
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
 	const struct paging_ops *paging;
@@ -163,16 +175,19 @@ struct vm {
 	uint64_t hole[2][16];		/* [enum mmu_mode]: L4 entries of the hole */
 	struct nested *nested;		/* --mmu=nested (nested.h); else NULL */
 	const struct kick_ops *kick;
+	bool remote_flush;		/* a kick on one vCPU does not reach the others by itself */
 	struct shared_info *shared;
 	uint64_t start_ns;		/* CLOCK_MONOTONIC when the guest's system time was 0 */
 	uint64_t tsc_khz, tsc_start;
-	struct {			/* system time by the TSC where that is not constant; vCPU 0 writes */
+	struct {			/* system time by the TSC where that is not constant; who gets clock_lock writes */
 		_Atomic uint32_t seq;	/* odd: being written */
 		uint64_t tsc, ns;	/* the anchor ... */
 		uint64_t host_ns;	/* ... and what CLOCK_MONOTONIC said, since start_ns */
 		uint32_t mul;
 		int8_t shift;
 	} clock;
+	atomic_flag clock_lock;
+	_Atomic uint64_t vm_assist;	/* bit per VMASST_TYPE_* */
 	struct kvm_cpuid2 *cpuid;	/* what the guest sees */
 	struct evtchn *evtchn;
 	struct console *console;
@@ -211,6 +226,17 @@ void *vcpu_thread(void *vcpu);
 void vcpu_wake(struct vcpu *v);
 /* Switches the guest between its kernel and its user address space; the next resume does the rest. */
 void vcpu_set_mode(struct vcpu *v, enum mmu_mode mode);
+/* Sleeps until the vCPU is up; false: the VM ends. On its own thread. */
+bool vcpu_park(struct vcpu *v);
+
+/* ---- remote.c: one vCPU and the others ------------------------------------------------------------------------------ */
+/* Around KVM_RUN where the guest may run. After the first, whoever wants something of this vCPU gets it out of there. */
+void remote_enter(struct vcpu *v);
+void remote_leave(struct vcpu *v);
+/* Makes every other vCPU flush its TLB before it runs another instruction of the guest. Waits only for those that are in
+ * the guest, and only until they have left it. `v` is not in the guest. */
+void remote_flush(struct vcpu *v);
+
 /* The system time in ns that this guest reads. Any thread. */
 uint64_t vm_now(const struct vm *vm);
 
@@ -231,6 +257,8 @@ struct gate_exit {
 };
 /* Runs the guest until something happens. Fills v->regs and *e. */
 void vcpu_enter(struct vcpu *v, struct gate_exit *e);
+/* Does all kicks that the vCPU owes, without running the guest: before it sleeps. False: they failed, and the VM ends. */
+bool vcpu_do_kicks(struct vcpu *v);
 /* Puts a fresh vCPU at ring 0 of the gate, with the monitor's tables loaded. 0 or -errno. */
 int vcpu_reset(struct vcpu *v);
 
@@ -379,8 +407,19 @@ long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6]);
 void xen_fpu_restore(struct vcpu *v);
 /* The kernel's root table becomes `l4`. 0 or -EINVAL, Xen's errno. */
 int xen_new_baseptr(struct vcpu *v, gfn_t l4);
+/* That of its user mode; 0: none. */
+int xen_new_user_baseptr(struct vcpu *v, uint64_t l4);
 long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries);
 void xen_user_gs(struct vcpu *v);
+
+/* xen_smp.c: what a vCPU may do to another */
+long xen_vcpu_initialise(struct vcpu *v, struct vcpu *o, uint64_t context);
+long xen_vcpu_up(struct vcpu *o);
+long xen_vcpu_down(struct vcpu *v);
+/* Takes over the context that VCPUOP_initialise left, if there is one. On the vCPU's own thread; false: it cannot run. */
+bool xen_vcpu_start(struct vcpu *v);
+bool xen_context_ok(struct vcpu *v, const struct vcpu_guest_context *c);
+int xen_load_gdt(struct vcpu *v, const uint64_t *frames, uint64_t entries);
 
 /* time */
 void xen_time_init(struct vcpu *v);

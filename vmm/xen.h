@@ -22,6 +22,11 @@
 #include <xen/vcpu.h>
 #include <xen/version.h>
 
+/* The VMASST_TYPE_* that a guest may ask for, as bits. */
+#define XEN_VM_ASSISTS	(1ull << VMASST_TYPE_4gb_segments | 1ull << VMASST_TYPE_4gb_segments_notify | \
+			 1ull << VMASST_TYPE_writable_pagetables | 1ull << VMASST_TYPE_pae_extended_cr3 | \
+			 1ull << VMASST_TYPE_architectural_iopl | 1ull << VMASST_TYPE_runstate_update_flag)
+
 #define CALLBACK_MAX	8	/* CALLBACKTYPE_* are below this */
 
 #endif

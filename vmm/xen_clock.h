@@ -25,14 +25,15 @@ void xen_timer_set(struct vcpu *v, uint64_t ns);
 void xen_timer_set_period(struct vcpu *v, uint64_t ns);
 /* The guest's copies of time and runstate are brought up to date; 0 or -EFAULT. */
 int xen_time_set_area(struct vcpu *v, uint64_t va);
-int xen_runstate_set_area(struct vcpu *v, uint64_t va);
-/* v->runstate with the time since the last change added to the current state. */
-struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v);
+/* For `o`, by `by` in whose address space `va` is checked. */
+int xen_runstate_set_area(struct vcpu *by, struct vcpu *o, uint64_t va);
+/* o->runstate with the time since the last change added to the current state. */
+struct vcpu_runstate_info xen_runstate_get(struct vcpu *o);
 
 /* ---- xen_evtchn.c --------------------------------------------------------------------------------------------- */
 
-/* Between begin and end, every event that becomes pending on any port wakes `v`. On its own thread. */
-void evtchn_poll_begin(struct vcpu *v);
+/* Between begin and end an event that becomes pending on `port` wakes `v`, masked or not; 0: on any port. On its own thread. */
+void evtchn_poll_begin(struct vcpu *v, unsigned port);
 void evtchn_poll_end(struct vcpu *v);
 /* 1, 0, or -EINVAL. */
 int evtchn_port_pending(struct vm *vm, unsigned port);

@@ -15,15 +15,21 @@
 
 /* ---- GDT and LDT -------------------------------------------------------------------------------------------------- */
 
-long xen_set_gdt(struct vcpu *v, const uint64_t a[6])
+/* Other vCPUs look at them without the lock, to find out whether they need it. */
+static void set_frames(uint64_t *to, const uint64_t *frames, uint64_t n)
 {
-	uint64_t frames[16], entries = (uint32_t)a[1], *gdt = monitor_gdt(v), n = (entries + 511) / 512;
-	uint64_t copy[512];
+	for (uint64_t i = 0; i < 16; i++)
+		__atomic_store_n(&to[i], i < n ? frames[i] : ~0ull, __ATOMIC_SEQ_CST);
+}
+
+/* The frames are written down before they are read: so an update_descriptor() on another vCPU either finds them, or has
+ * stored its entry where we still read it. */
+int xen_load_gdt(struct vcpu *v, const uint64_t *frames, uint64_t entries)
+{
+	uint64_t *gdt = monitor_gdt(v), n = (entries + 511) / 512, copy[512];
 
 	if (entries > GDT_MAX)
 		return -EINVAL;
-	if (guest_read(v, a[0], frames, n * 8))
-		return -EFAULT;
 	for (uint64_t i = 0; i < n; i++) {	/* check everything, then perform */
 		const uint64_t *page = frames[i] < v->vm->ram_frames ? guest_phys(v->vm, frames[i] << 12, 4096) : NULL;
 
@@ -34,44 +40,82 @@ long xen_set_gdt(struct vcpu *v, const uint64_t a[6])
 			if (!monitor_descriptor_ok(&copy[k]))
 				return -EINVAL;
 	}
+	pthread_mutex_lock(&v->lock);
+	set_frames(v->gdt_frames, frames, n);
 	for (uint64_t i = 0; i < n; i++) {
 		memcpy(copy, guest_phys(v->vm, frames[i] << 12, 4096), 4096);
 		for (unsigned k = 0; k < 512 && i * 512 + k < GDT_MAX; k++)
 			gdt[i * 512 + k] = i * 512 + k < entries && monitor_descriptor_ok(&copy[k]) ? copy[k] : 0;
 	}
 	memset(&gdt[n * 512], 0, (GDT_MAX - n * 512) * 8);
-	memcpy(v->gdt_frames, frames, n * 8);
 	v->gdt_ents = entries;
+	pthread_mutex_unlock(&v->lock);
 	return 0;
+}
+
+long xen_set_gdt(struct vcpu *v, const uint64_t a[6])
+{
+	uint64_t frames[16], entries = (uint32_t)a[1];
+
+	if (entries > GDT_MAX)
+		return -EINVAL;
+	if (guest_read(v, a[0], frames, (entries + 511) / 512 * 8))
+		return -EFAULT;
+	return xen_load_gdt(v, frames, entries);
 }
 
 long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
 {
-	uint64_t *ldt = monitor_ldt(v), d;
+	uint64_t *ldt = monitor_ldt(v), frames[16], d;
 	struct mmu_walk w;
+	int r = 0;
 
 	if (entries > LDT_MAX || (entries && (!is_canonical(va) || va & 4095)))
 		return -EINVAL;
 	for (unsigned i = 0; i < (entries + 511) / 512; i++) {
 		if (mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, (gva_t){ va + i * 4096 }, 0, &w))
 			return -EFAULT;
-		v->ldt_frames[i] = w.gfn.n;
+		frames[i] = w.gfn.n;
 	}
-	for (unsigned i = 0; i < entries; i++) {
-		if (guest_get(v, va + i * 8, &d))
-			return -EFAULT;
-		ldt[i] = monitor_descriptor_ok(&d) ? d : 0;
+	pthread_mutex_lock(&v->lock);
+	set_frames(v->ldt_frames, frames, (entries + 511) / 512);
+	for (unsigned i = 0; i < entries && !r; i++) {
+		r = guest_get(v, va + i * 8, &d);
+		ldt[i] = !r && monitor_descriptor_ok(&d) ? d : 0;
 	}
+	if (r)
+		entries = 0;
 	memset(&ldt[entries], 0, (LDT_MAX - entries) * 8);
 	v->ldt_base = va;
 	v->ldt_ents = entries;
+	pthread_mutex_unlock(&v->lock);
 	monitor_set_ldt(v, entries);
 	/* A loaded LDTR keeps its old limit until it is loaded again. */
 	v->run->s.regs.sregs.ldt = entries ? (struct kvm_segment){
 		.selector = GATE_LDT, .base = VCPU_AREA_VA(v->id) + AREA_LDT * 4096, .limit = entries * 8 - 1,
 		.type = 2, .present = 1 } : (struct kvm_segment){ .unusable = 1 };
 	v->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
-	return 0;
+	return r;
+}
+
+/* Entry `n` of one page of `o`'s descriptor tables, if it has one at `gfn`. */
+static void update_copy(struct vcpu *o, uint64_t gfn, unsigned n, uint64_t checked)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < 16 && !any; i++)
+		any = __atomic_load_n(&o->gdt_frames[i], __ATOMIC_SEQ_CST) == gfn ||
+		      __atomic_load_n(&o->ldt_frames[i], __ATOMIC_SEQ_CST) == gfn;
+	if (!any)
+		return;
+	pthread_mutex_lock(&o->lock);
+	for (unsigned i = 0; i < 16; i++) {
+		if (i * 512 + n < o->gdt_ents && o->gdt_frames[i] == gfn)
+			__atomic_store_n(&monitor_gdt(o)[i * 512 + n], checked, __ATOMIC_RELAXED);
+		if (i * 512 + n < o->ldt_ents && o->ldt_frames[i] == gfn)
+			__atomic_store_n(&monitor_ldt(o)[i * 512 + n], checked, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&o->lock);
 }
 
 /* update_descriptor(pa, value): an entry of a GDT or LDT in use, or plain memory that is to become one. */
@@ -86,18 +130,8 @@ long xen_update_descriptor(struct vcpu *v, const uint64_t a[6])
 	/* As Xen's: with the DPL the guest gets, the accessed bit as it was. */
 	__atomic_store_n(at, (checked & ~DESC_ACCESSED) | (d & DESC_ACCESSED), __ATOMIC_SEQ_CST);
 	mmu_mark_dirty(v->vm->mmu, (gfn_t){ gfn });
-	for (unsigned c = 0; c < v->vm->nr_vcpus; c++) {
-		struct vcpu *o = &v->vm->vcpus[c];
-
-		for (unsigned i = 0; i < 16; i++) {
-			uint64_t n = i * 512 + (pa & 4095) / 8;
-
-			if (i * 512 < o->gdt_ents && o->gdt_frames[i] == gfn && n < o->gdt_ents)
-				monitor_gdt(o)[n] = checked;
-			if (i * 512 < o->ldt_ents && o->ldt_frames[i] == gfn && n < o->ldt_ents)
-				monitor_ldt(o)[n] = checked;
-		}
-	}
+	for (unsigned c = 0; c < v->vm->nr_vcpus; c++)
+		update_copy(&v->vm->vcpus[c], gfn, (pa & 4095) / 8, checked);
 	return 0;
 }
 

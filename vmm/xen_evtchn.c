@@ -31,8 +31,8 @@ struct evtchn {
 	pthread_mutex_t lock;
 	struct channel _Atomic chan[NR_PORTS];
 	_Atomic uint16_t virq[VMM_MAX_VCPUS][NR_VIRQS];		/* port, 0: not bound */
-	atomic_uint pollers;
-	atomic_bool polling[VMM_MAX_VCPUS];
+	_Atomic uint64_t pollers;				/* bit per vCPU that polls ... */
+	_Atomic uint32_t polled[VMM_MAX_VCPUS];			/* ... for this port, 0: several */
 };
 
 _Static_assert(sizeof(struct channel) == 8, "a channel is read with one load");
@@ -97,11 +97,16 @@ static void select_word(struct vcpu *v, unsigned port)
 		notify(v);
 }
 
-static void wake_pollers(struct vm *vm)
+/* A waiter for a spinlock polls its own port: only those whom the event may concern are woken. */
+static void wake_pollers(struct vm *vm, unsigned port)
 {
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (atomic_load(&vm->evtchn->polling[i]))
+	for (uint64_t left = atomic_load(&vm->evtchn->pollers); left; left &= left - 1) {
+		unsigned i = __builtin_ctzll(left);
+		uint32_t polled = atomic_load(&vm->evtchn->polled[i]);
+
+		if (!polled || polled == port)
 			vcpu_wake(&vm->vcpus[i]);
+	}
 }
 
 static void raise(struct vm *vm, unsigned port, unsigned vcpu)
@@ -113,7 +118,7 @@ static void raise(struct vm *vm, unsigned port, unsigned vcpu)
 	if (!test_bit(s->evtchn_mask, port))
 		select_word(&vm->vcpus[vcpu], port);
 	if (atomic_load(&vm->evtchn->pollers))
-		wake_pollers(vm);
+		wake_pollers(vm, port);
 }
 
 bool evtchn_pending(struct vcpu *v)
@@ -154,16 +159,15 @@ void evtchn_raise_port(struct vm *vm, unsigned port)
 
 /* ---- polling -------------------------------------------------------------------------------------------------- */
 
-void evtchn_poll_begin(struct vcpu *v)
+void evtchn_poll_begin(struct vcpu *v, unsigned port)
 {
-	atomic_store(&v->vm->evtchn->polling[v->id], true);
-	atomic_fetch_add(&v->vm->evtchn->pollers, 1);
+	atomic_store(&v->vm->evtchn->polled[v->id], port);
+	atomic_fetch_or(&v->vm->evtchn->pollers, 1ull << v->id);
 }
 
 void evtchn_poll_end(struct vcpu *v)
 {
-	atomic_fetch_sub(&v->vm->evtchn->pollers, 1);
-	atomic_store(&v->vm->evtchn->polling[v->id], false);
+	atomic_fetch_and(&v->vm->evtchn->pollers, ~(1ull << v->id));
 }
 
 int evtchn_port_pending(struct vm *vm, unsigned port)

@@ -158,18 +158,14 @@ long xen_physdev_op(struct vcpu *v, const uint64_t a[6])
 
 long xen_vm_assist(struct vcpu *v, const uint64_t a[6])
 {
-	const uint64_t known = 1u << VMASST_TYPE_4gb_segments | 1u << VMASST_TYPE_4gb_segments_notify |
-			       1u << VMASST_TYPE_writable_pagetables | 1u << VMASST_TYPE_pae_extended_cr3 |
-			       1u << VMASST_TYPE_architectural_iopl | 1u << VMASST_TYPE_runstate_update_flag;
-
-	if (a[1] > 31 || !(known >> a[1] & 1))
+	if (a[1] > 31 || !(XEN_VM_ASSISTS >> a[1] & 1))
 		return -EINVAL;
 	switch (a[0]) {
 	case VMASST_CMD_enable:
-		v->vm_assist |= 1u << a[1];
+		atomic_fetch_or(&v->vm->vm_assist, 1ull << a[1]);
 		return 0;
 	case VMASST_CMD_disable:
-		v->vm_assist &= ~(1ull << a[1]);
+		atomic_fetch_and(&v->vm->vm_assist, ~(1ull << a[1]));
 		return 0;
 	default:
 		return -ENOSYS;

@@ -113,7 +113,7 @@ int xen_new_baseptr(struct vcpu *v, gfn_t l4)
 	return 0;
 }
 
-static int new_user_baseptr(struct vcpu *v, uint64_t l4)
+int xen_new_user_baseptr(struct vcpu *v, uint64_t l4)
 {
 	mfn_t root = { 0 };
 	int r;
@@ -171,7 +171,7 @@ static long mmuext(struct vcpu *v, const struct mmuext_op *op)
 	case MMUEXT_NEW_BASEPTR:
 		return xen_new_baseptr(v, (gfn_t){ gfn });
 	case MMUEXT_NEW_USER_BASEPTR:
-		return new_user_baseptr(v, gfn);
+		return xen_new_user_baseptr(v, gfn);
 	case MMUEXT_TLB_FLUSH_LOCAL:
 	case MMUEXT_TLB_FLUSH_MULTI:
 	case MMUEXT_TLB_FLUSH_ALL:

@@ -31,6 +31,9 @@ void vcpu_block(struct vcpu *v)
 	uint64_t before = __rdtsc(), idle, count;
 
 	v->counters.vcpu.blocks++;
+	/* Others may need the tables that wait for a kick of ours (mmu.h). */
+	if (v->vm->nr_vcpus > 1 && !vcpu_do_kicks(v))
+		return;
 	atomic_store(&v->blocked, true);
 	if (!has_reason(v)) {
 		xen_runstate(v, RUNSTATE_blocked);
@@ -60,16 +63,11 @@ static long sched_block(struct vcpu *v)
 	return 0;
 }
 
-static long poll_ports(struct vcpu *v, uint64_t ports, unsigned n)
+static long poll_ports(struct vcpu *v, const evtchn_port_t *ports, unsigned n)
 {
-	evtchn_port_t port;
-
 	for (unsigned i = 0; i < n; i++) {
-		int r;
+		int r = evtchn_port_pending(v->vm, ports[i]);
 
-		if (guest_get(v, ports + i * sizeof port, &port))
-			return -EFAULT;
-		r = evtchn_port_pending(v->vm, port);
 		if (r)
 			return r;
 	}
@@ -79,6 +77,7 @@ static long poll_ports(struct vcpu *v, uint64_t ports, unsigned n)
 /* poll(ports, timeout): as block, but for named ports, masked or not. May return early, as Xen's. */
 static long sched_poll(struct vcpu *v, uint64_t arg)
 {
+	evtchn_port_t ports[POLL_PORTS_MAX];
 	struct sched_poll p;
 	long r;
 
@@ -86,8 +85,11 @@ static long sched_poll(struct vcpu *v, uint64_t arg)
 		return -EFAULT;
 	if (p.nr_ports > POLL_PORTS_MAX)
 		return -EINVAL;
-	evtchn_poll_begin(v);
-	r = poll_ports(v, (uintptr_t)p.ports.p, p.nr_ports);
+	if (guest_read(v, (uintptr_t)p.ports.p, ports, p.nr_ports * sizeof *ports))
+		return -EFAULT;
+	evtchn_poll_begin(v, p.nr_ports == 1 ? ports[0] : 0);
+	v->counters.vcpu.polls++;
+	r = poll_ports(v, ports, p.nr_ports);
 	if (r == 0 && !evtchn_pending(v)) {
 		v->poll_deadline = p.timeout;
 		vcpu_block(v);

@@ -123,10 +123,15 @@ static void clock_follow(struct vm *vm, bool first)
 	atomic_thread_fence(memory_order_release);
 	vm->clock.tsc = tsc;
 	vm->clock.ns = ns;
-	vm->clock.host_ns = host;
+	__atomic_store_n(&vm->clock.host_ns, host, __ATOMIC_RELAXED);
 	vm->clock.mul = s.mul;
 	vm->clock.shift = s.shift;
 	atomic_store(&vm->clock.seq, old.seq + 2);
+}
+
+static bool clock_is_old(const struct vm *vm)
+{
+	return (int64_t)(host_now(vm) - __atomic_load_n(&vm->clock.host_ns, __ATOMIC_RELAXED)) >= (int64_t)ANCHOR_NS;
 }
 
 void xen_time_publish(struct vcpu *v)
@@ -199,7 +204,8 @@ void xen_time_init(struct vcpu *v)
 	}
 	v->period = TICK_NS;
 	v->next_period = vm_now(vm) + TICK_NS;
-	v->runstate = (struct vcpu_runstate_info){ .state = RUNSTATE_running, .state_entry_time = vm_now(vm) };
+	v->runstate = (struct vcpu_runstate_info){
+		.state = v->id ? RUNSTATE_offline : RUNSTATE_running, .state_entry_time = vm_now(vm) };
 	xen_time_publish(v);
 }
 
@@ -242,8 +248,11 @@ void xen_timer_expired(struct vcpu *v)
 		evtchn_raise_virq(v, VIRQ_TIMER);
 	if (clock_stable(v->vm))
 		return;
-	if (v->id == 0 && host_now(v->vm) - v->vm->clock.host_ns >= ANCHOR_NS)
-		clock_follow(v->vm, false);
+	if (clock_is_old(v->vm) && !atomic_flag_test_and_set(&v->vm->clock_lock)) {
+		if (clock_is_old(v->vm))
+			clock_follow(v->vm, false);
+		atomic_flag_clear(&v->vm->clock_lock);
+	}
 	if (v->time_anchor != atomic_load(&v->vm->clock.seq))
 		xen_time_publish(v);
 }
@@ -307,7 +316,8 @@ long xen_set_timer_op(struct vcpu *v, const uint64_t a[6])
 
 /* ---- runstate ------------------------------------------------------------------------------------------------- */
 
-struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v)
+/* v->lock. */
+static struct vcpu_runstate_info runstate_now(const struct vcpu *v)
 {
 	struct vcpu_runstate_info r = v->runstate;
 	uint64_t now = vm_now(v->vm);
@@ -318,40 +328,58 @@ struct vcpu_runstate_info xen_runstate_now(const struct vcpu *v)
 	return r;
 }
 
-static int publish_runstate(struct vcpu *v)
+/* Through the address space of `by`: the vCPU itself, or who registers the area for it. v->lock. */
+static int publish_runstate(struct vcpu *by, struct vcpu *v)
 {
 	const uint64_t at = v->runstate_va.a + offsetof(struct vcpu_runstate_info, state_entry_time);
 	struct vcpu_runstate_info r = v->runstate;
 
-	if (!(v->vm_assist & 1u << VMASST_TYPE_runstate_update_flag))
-		return guest_write(v, v->runstate_va.a, &r, sizeof r);
+	if (!(atomic_load(&v->vm->vm_assist) & 1u << VMASST_TYPE_runstate_update_flag))
+		return guest_write(by, v->runstate_va.a, &r, sizeof r);
 	r.state_entry_time |= XEN_RUNSTATE_UPDATE;
-	if (guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time))
+	if (guest_write(by, at, &r.state_entry_time, sizeof r.state_entry_time))
 		return -EFAULT;
 	store_order();
-	if (guest_write(v, v->runstate_va.a, &r, sizeof r))
+	if (guest_write(by, v->runstate_va.a, &r, sizeof r))
 		return -EFAULT;
 	store_order();
 	r.state_entry_time &= ~XEN_RUNSTATE_UPDATE;
-	return guest_write(v, at, &r.state_entry_time, sizeof r.state_entry_time);
+	return guest_write(by, at, &r.state_entry_time, sizeof r.state_entry_time);
 }
 
 void xen_runstate(struct vcpu *v, int state)
 {
-	v->runstate = xen_runstate_now(v);
+	pthread_mutex_lock(&v->lock);
+	v->runstate = runstate_now(v);
 	v->runstate.state = state;
 	if (v->runstate_va.a)
-		publish_runstate(v);
+		publish_runstate(v, v);
+	pthread_mutex_unlock(&v->lock);
 }
 
-int xen_runstate_set_area(struct vcpu *v, uint64_t va)
+int xen_runstate_set_area(struct vcpu *by, struct vcpu *o, uint64_t va)
 {
-	gva_t old = v->runstate_va;
+	gva_t old;
+	int r = 0;
 
-	v->runstate_va = (gva_t){ va };
-	if (va && publish_runstate(v)) {
-		v->runstate_va = old;
-		return -EFAULT;
+	pthread_mutex_lock(&o->lock);
+	old = o->runstate_va;
+	o->runstate_va = (gva_t){ va };
+	if (va && publish_runstate(by, o)) {
+		o->runstate_va = old;
+		r = -EFAULT;
 	}
-	return 0;
+	pthread_mutex_unlock(&o->lock);
+	return r;
+}
+
+struct vcpu_runstate_info xen_runstate_get(struct vcpu *o)
+{
+	struct vcpu_runstate_info now;
+
+	pthread_mutex_lock(&o->lock);
+	now = runstate_now(o);
+	now.state_entry_time = o->runstate.state_entry_time;
+	pthread_mutex_unlock(&o->lock);
+	return now;
 }

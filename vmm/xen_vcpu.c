@@ -61,42 +61,14 @@ static long set_periodic(struct vcpu *v, uint64_t arg)
 	return 0;
 }
 
-/*
- * The last vCPU takes the domain with it. Xen calls that a power-off; but a kernel that means one says so by
- * SCHEDOP_shutdown. What comes here has died too early to say anything, or has halted for good.
- */
-static long vcpu_down(struct vcpu *v)
-{
-	for (unsigned i = 0; i < v->vm->nr_vcpus; i++)
-		if (i != v->id && v->vm->vcpus[i].up)
-			return -ENOSYS;
-	vcpu_crash(v, "the guest has stopped its last vCPU without shutting down");
-	return 0;
-}
-
 /* What a vCPU may ask only about itself: the state belongs to its thread. */
 static long vcpu_op_self(struct vcpu *v, unsigned op, uint64_t arg)
 {
-	struct vcpu_register_runstate_memory_area runstate;
 	struct vcpu_register_time_memory_area time;
-	struct vcpu_register_vcpu_info info;
-	struct vcpu_runstate_info now;
 
 	switch (op) {
-	case VCPUOP_initialise:
-		return -EEXIST;
-	case VCPUOP_up:
-		return 0;
 	case VCPUOP_down:
-		return vcpu_down(v);
-	case VCPUOP_is_up:
-		return 1;
-	case VCPUOP_get_runstate_info:
-		now = xen_runstate_now(v);
-		now.state_entry_time = v->runstate.state_entry_time;
-		return guest_put(v, arg, &now);
-	case VCPUOP_register_runstate_memory_area:
-		return guest_get(v, arg, &runstate) ? -EFAULT : xen_runstate_set_area(v, runstate.addr.p);
+		return xen_vcpu_down(v);
 	case VCPUOP_set_periodic_timer:
 		return set_periodic(v, arg);
 	case VCPUOP_stop_periodic_timer:
@@ -107,8 +79,6 @@ static long vcpu_op_self(struct vcpu *v, unsigned op, uint64_t arg)
 	case VCPUOP_stop_singleshot_timer:
 		xen_timer_set(v, 0);
 		return 0;
-	case VCPUOP_register_vcpu_info:
-		return guest_get(v, arg, &info) ? -EFAULT : register_vcpu_info(v, &info);
 	case VCPUOP_register_vcpu_time_memory_area:
 		return guest_get(v, arg, &time) ? -EFAULT : xen_time_set_area(v, time.addr.p);
 	case VCPUOP_get_physid:
@@ -118,27 +88,42 @@ static long vcpu_op_self(struct vcpu *v, unsigned op, uint64_t arg)
 	}
 }
 
-/* vcpu_op(op, vcpu, arg). Of another vCPU, only whether it is there and up can be asked. */
+/* What a vCPU may ask about any, itself included. */
+static long vcpu_op_any(struct vcpu *v, struct vcpu *o, unsigned op, uint64_t arg)
+{
+	struct vcpu_register_runstate_memory_area area;
+	struct vcpu_register_vcpu_info info;
+	struct vcpu_runstate_info now;
+
+	switch (op) {
+	case VCPUOP_initialise:
+		return xen_vcpu_initialise(v, o, arg);
+	case VCPUOP_up:
+		return xen_vcpu_up(o);
+	case VCPUOP_is_up:
+		return atomic_load(&o->up);
+	case VCPUOP_get_runstate_info:
+		now = xen_runstate_get(o);
+		return guest_put(v, arg, &now);
+	case VCPUOP_register_runstate_memory_area:
+		return guest_get(v, arg, &area) ? -EFAULT : xen_runstate_set_area(v, o, area.addr.p);
+	case VCPUOP_register_vcpu_info:
+		if (o != v && atomic_load(&o->up))
+			return -EINVAL;
+		return guest_get(v, arg, &info) ? -EFAULT : register_vcpu_info(o, &info);
+	default:
+		return o == v ? vcpu_op_self(v, op, arg) : -EINVAL;
+	}
+}
+
+/* vcpu_op(op, vcpu, arg). */
 long xen_vcpu_op(struct vcpu *v, const uint64_t a[6])
 {
 	uint64_t op = a[0], id = (uint32_t)a[1];
-	const struct vcpu *o;
 
 	if (id >= v->vm->nr_vcpus)
 		return -ENOENT;
 	if (op > VCPUOP_register_vcpu_time_memory_area)
 		return -ENOSYS;
-	if (id == v->id)
-		return vcpu_op_self(v, op, a[2]);
-	o = &v->vm->vcpus[id];
-	switch (op) {
-	case VCPUOP_is_up:
-		return o->up;
-	case VCPUOP_initialise:
-		return o->up ? -EEXIST : -ENOSYS;
-	case VCPUOP_up:
-		return o->up ? 0 : -EINVAL;
-	default:
-		return -EINVAL;
-	}
+	return vcpu_op_any(v, &v->vm->vcpus[id], op, a[2]);
 }

@@ -41,6 +41,8 @@ static struct {
 	const void *shim_info;
 	char console[4096];
 	size_t console_bytes;
+	unsigned parks;
+	uint64_t user_baseptr, gdt_entries, ldt_entries;
 	long set_debugreg_result;
 	bool event_on_block;
 } fake;
@@ -256,6 +258,40 @@ int xen_new_baseptr(struct vcpu *v, gfn_t l4)
 		return -EINVAL;
 	v->l4[MMU_KERNEL] = l4;
 	return 0;
+}
+
+int xen_new_user_baseptr(struct vcpu *v, uint64_t l4)
+{
+	fake.user_baseptr = l4;
+	return 0;
+}
+
+int xen_load_gdt(struct vcpu *v, const uint64_t *frames, uint64_t entries)
+{
+	fake.gdt_entries = entries;
+	return 0;
+}
+
+long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
+{
+	fake.ldt_entries = entries;
+	return 0;
+}
+
+int vcpu_reset(struct vcpu *v)
+{
+	return 0;
+}
+
+bool vcpu_do_kicks(struct vcpu *v)
+{
+	return true;
+}
+
+bool vcpu_park(struct vcpu *v)
+{
+	fake.parks++;
+	return !atomic_load(&v->vm->stop);
 }
 
 #endif

@@ -272,6 +272,7 @@ void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
 	cpu->l4[mode] = l4;
 	cpu->cr3[mode] = l4 == MODEL_NONE ? MODEL_NONE : root.n;
 	pthread_mutex_unlock(&cpu->lock);
+	mmu_entered(cpu->cpu);
 	world_check(cpu, l4 == MODEL_NONE || root.n - cpu->world->pool < cpu->world->opt.pool_pages,
 		    "root %#llx is not of the pool", (unsigned long long)root.n);
 }

@@ -131,9 +131,9 @@ static void test_io_permission(void **state)
 {
 	v->iopl = 0;
 	REFUSES("\xe4\x60");
-	v->vm_assist = 1u << VMASST_TYPE_architectural_iopl;
+	v->vm->vm_assist = 1u << VMASST_TYPE_architectural_iopl;
 	DOES("\xe4\x60");
-	v->vm_assist = 0;
+	v->vm->vm_assist = 0;
 
 	user_mode(0);
 	REFUSES("\xe4\x60");

@@ -356,7 +356,7 @@ static void test_poll_wakes_for_masked_ports(void **state)
 
 	mask(port);
 	assert_int_equal(evtchn_port_pending(&fake.vm, port), 0);
-	evtchn_poll_begin(&fake.vcpu[1]);
+	evtchn_poll_begin(&fake.vcpu[1], 0);
 	assert_int_equal(send(port), 0);
 	assert_int_equal(fake.wakes[1], 1);
 	assert_int_equal(evtchn_port_pending(&fake.vm, port), 1);
@@ -364,6 +364,21 @@ static void test_poll_wakes_for_masked_ports(void **state)
 	fake.shared.evtchn_pending[port / 64] = 0;
 	assert_int_equal(send(port), 0);
 	assert_int_equal(fake.wakes[1], 1);
+}
+
+/* Who waits for one port is not disturbed by the others. */
+static void test_poll_of_one_port(void **state)
+{
+	unsigned mine = bind_ipi(1), other = bind_ipi(1);
+
+	mask(mine);
+	mask(other);
+	evtchn_poll_begin(&fake.vcpu[1], mine);
+	assert_int_equal(send(other), 0);
+	assert_int_equal(fake.wakes[1], 0);
+	assert_int_equal(send(mine), 0);
+	assert_int_equal(fake.wakes[1], 1);
+	evtchn_poll_end(&fake.vcpu[1]);
 }
 
 /* ---- threads -------------------------------------------------------------------------------------------------- */
@@ -444,7 +459,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_exhaustion_and_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_close_forgets_pending, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_poll_of_one_port, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_poll_wakes_for_masked_ports, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_poll_of_one_port, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_event_is_lost, setup, teardown),
 	};
 

@@ -399,6 +399,7 @@ static void test_poll(void **state)
 
 static void test_vcpu_op_ids(void **state)
 {
+	v->initialised = true;
 	fake.vcpu[1].up = false;
 	for (unsigned op = 0; op < 20; op++) {
 		assert_int_equal(vcpu_op(op, FAKE_VCPUS, NULL, 0), -ENOENT);
@@ -416,6 +417,78 @@ static void test_vcpu_op_ids(void **state)
 	assert_int_equal(vcpu_op(VCPUOP_down, 0, NULL, 0), 0);	/* the last one turns off the light */
 	assert_true(atomic_load(&fake.vm.stop));
 	assert_int_equal(fake.vm.exit_code, VMM_EXIT_CRASHED);
+}
+
+static void test_vcpu_life(void **state)
+{
+	static struct vcpu_guest_context good = {
+		.flags = VGCF_in_kernel | VGCF_syscall_disables_events, .user_regs = { .rip = 0xffffffff81000000, .rsp = 64,
+		.rdi = 5, .rflags = 0x1000 }, .gdt_ents = 16, .ldt_ents = 3, .kernel_sp = 128, .gs_base_kernel = 4096,
+		.event_callback_eip = 7, .trap_ctxt[0] = { .vector = 14, .address = 99 }, .ctrlreg = { [1] = 1 << 12, [3] = 2 << 12 },
+		.vm_assist = 1 << VMASST_TYPE_architectural_iopl | 1 << 30,
+	};
+	struct vcpu *o = &fake.vcpu[1];
+	struct vcpu_guest_context c;
+	const uint64_t op[6] = { VCPUOP_initialise, 1, FAKE_VA + 0x2000 };
+	struct vcpu_register_vcpu_info info = { .mfn = 3 };
+
+	o->up = false;
+	v->initialised = true;
+	assert_int_equal(xen_vcpu_op(v, (const uint64_t[6]){ VCPUOP_initialise, 1, 0x1000 }), -EFAULT);
+#define REFUSED(change) \
+	do { \
+		c = good; \
+		change; \
+		memcpy(fake_at(op[2], sizeof c), &c, sizeof c); \
+		assert_int_equal(xen_vcpu_op(v, op), -EINVAL); \
+	} while (0)
+	REFUSED(c.flags = 0);
+	REFUSED(c.user_regs.rip = 1ull << 47);
+	REFUSED(c.trap_ctxt[255].address = 1ull << 47);
+	REFUSED(c.gs_base_user = 1ull << 63);
+	REFUSED(c.gdt_ents = FIRST_RESERVED_GDT_ENTRY + 1);
+	REFUSED(c.ldt_ents = 8193);
+	REFUSED(c.ctrlreg[3] = 1ull << 40);
+	REFUSED(c.ctrlreg[1] = 1ull << 40);
+#undef REFUSED
+	assert_int_equal(vcpu_op(VCPUOP_up, 1, NULL, 0), -EINVAL);
+	assert_int_equal(vcpu_op(VCPUOP_register_vcpu_info, 1, &info, sizeof info), 0);	/* of one that is down */
+	memcpy(fake_at(op[2], sizeof good), &good, sizeof good);
+	assert_int_equal(xen_vcpu_op(v, op), 0);
+	assert_int_equal(xen_vcpu_op(v, op), -EEXIST);
+	assert_int_equal(atomic_load(&o->info)->evtchn_upcall_mask, 1);
+	assert_int_equal(vcpu_op(VCPUOP_is_up, 1, NULL, 0), 0);
+	assert_int_equal(vcpu_op(VCPUOP_up, 1, NULL, 0), 0);
+	assert_int_equal(fake.wakes[1], 1);
+	assert_int_equal(vcpu_op(VCPUOP_up, 1, NULL, 0), 0);
+	assert_int_equal(fake.wakes[1], 1);
+	assert_int_equal(vcpu_op(VCPUOP_is_up, 1, NULL, 0), 1);
+	assert_int_equal(vcpu_op(VCPUOP_register_vcpu_info, 1, &info, sizeof info), -EINVAL);
+	assert_int_equal(vcpu_op(VCPUOP_down, 1, NULL, 0), -EINVAL);	/* only by itself */
+
+	assert_true(xen_vcpu_start(o));
+	assert_true(xen_vcpu_start(o));			/* nothing left to take over */
+	assert_int_equal(o->regs.r.rip, 0xffffffff81000000);
+	assert_int_equal(o->regs.r.rdi, 5);
+	assert_int_equal(o->iopl, 1);
+	assert_int_equal(o->l4[MMU_KERNEL].n, 2);
+	assert_int_equal(fake.user_baseptr, 1);
+	assert_int_equal(fake.gdt_entries, 16);
+	assert_int_equal(fake.ldt_entries, 3);
+	assert_int_equal(o->traps[14].address, 99);
+	assert_true(o->callback_mask[CALLBACKTYPE_syscall]);
+	assert_false(o->callback_mask[CALLBACKTYPE_failsafe]);
+	assert_int_equal(atomic_load(&fake.vm.vm_assist), 1 << VMASST_TYPE_architectural_iopl);
+	assert_int_equal(o->runstate.state, RUNSTATE_running);
+
+	/* Down, and up again where it was. */
+	assert_int_equal(xen_vcpu_op(o, (const uint64_t[6]){ VCPUOP_down, 1 }), 0);
+	assert_int_equal(fake.parks, 1);
+	assert_int_equal(vcpu_op(VCPUOP_is_up, 1, NULL, 0), 0);
+	assert_int_equal(vcpu_op(VCPUOP_up, 1, NULL, 0), 0);
+	assert_true(xen_vcpu_start(o));
+	assert_int_equal(o->regs.r.rdi, 5);
+	assert_false(atomic_load(&fake.vm.stop));
 }
 
 static void test_register_vcpu_info(void **state)
@@ -463,7 +536,7 @@ static void test_runstate(void **state)
 	assert_int_equal(vcpu_op(VCPUOP_register_runstate_memory_area, 0, &a, sizeof a), 0);
 	assert_int_equal(area->state, RUNSTATE_running);
 	for (unsigned flag = 0; flag < 2; flag++) {
-		v->vm_assist = flag << VMASST_TYPE_runstate_update_flag;
+		v->vm->vm_assist = flag << VMASST_TYPE_runstate_update_flag;
 		xen_runstate(v, RUNSTATE_blocked);
 		assert_int_equal(area->state, RUNSTATE_blocked);
 		usleep(2000);
@@ -553,6 +626,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_wake_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_poll, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vcpu_op_ids, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_vcpu_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_register_vcpu_info, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_runstate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shutdown_reasons, setup, teardown),
