@@ -21,7 +21,7 @@
 #define TRACE_MAX	(1u << 20)
 
 enum {
-	OPT_MMU = 256, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
+	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
 };
@@ -45,6 +45,7 @@ static const struct argp_option options[] = {
 	  "its tables", 2 },
 	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off (default), kvm8 (the aligned 8), xen32 (32 "
 	  "forward) or N on both sides", 2 },
+	{ "populate", OPT_POPULATE, NULL, 0, "Allocate all of the guest's memory before it runs", 2 },
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
@@ -333,6 +334,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_SHIM:
 		return parse_shim(arg, &config->shim);
+	case OPT_POPULATE:
+		config->populate = true;
+		break;
 	case OPT_LARGE:
 		r = parse_choice("large", arg, switch_choices, &choice);
 		config->large = choice;

@@ -130,6 +130,8 @@ static void install_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, con
 		spte |= MMU_PTE_A | MMU_PTE_D;
 	else if (source == MMU_SRC_DEMAND)	/* the processor is about to set them */
 		spte |= MMU_PTE_A | (flags & APPLY_WRITE ? MMU_PTE_D : 0);
+	if (source != MMU_SRC_DEMAND)
+		touched_by_prebuild(cpu, want->gfn);
 	list_add(mmu, large ? &mmu->regions2m[want->gfn >> 9].rmap : &mmu->frames[want->gfn].rmap, id);
 	__atomic_add_fetch(&mmu->pages[page].present, 1, __ATOMIC_RELAXED);
 	if (large)

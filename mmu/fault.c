@@ -377,6 +377,7 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 	for (level = 1; level <= MMU_LEVELS; level++)
 		cpu->path[level] = 0;
 	cpu->keep_gfn = MMU_NO_GFN.n;
+	touched_by_fault(cpu, &f.walk, r);
 out:
 	result.verdict = r;
 	if (r == MMU_TRUE || r == MMU_BAD)

@@ -137,6 +137,7 @@ struct mmu {
 	uint64_t *pmap;			/* [gfn] mfn; atomic */
 	uint32_t *m2g;			/* [mfn] gfn that the frame stands for; bucket lock of that gfn */
 	uint64_t *dirty;		/* bit per gfn; atomic */
+	uint8_t *touched, *touched2m;	/* [gfn], [gfn >> 9]; atomic; touched.c */
 	uint32_t logging;		/* atomic */
 	uint64_t clock;			/* atomic: counts finished kick rounds */
 	uint32_t nr_owing;		/* atomic: cpus that owe kicks */
@@ -417,6 +418,13 @@ static inline bool sync_any_listed(const struct mmu *mmu)
 
 /* The synchronous baselines, after a hidden fault on `index` of `page`. No locks held. */
 void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index);
+
+/* ---- touched.c ------------------------------------------------------------------------------------------------- */
+
+/* A fault is over, and this was its last walk. */
+void touched_by_fault(struct mmu_cpu *cpu, const struct gwalk *w, enum mmu_verdict verdict);
+/* An entry that nobody has faulted on maps the frame now. */
+void touched_by_prebuild(struct mmu_cpu *cpu, uint64_t gfn);
 
 /* ---- audit.c --------------------------------------------------------------------------------------------------- */
 

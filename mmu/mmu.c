@@ -103,6 +103,8 @@ static void free_all(struct mmu *mmu)
 {
 	uint64_t sptes = (uint64_t)mmu->cfg.pool_pages * MMU_ENTRIES;
 
+	unmap_array(mmu, mmu->touched2m, (mmu->nr_gfns >> 9) + 1, 1);
+	unmap_array(mmu, mmu->touched, mmu->nr_gfns, 1);
 	unmap_array(mmu, mmu->dirty, (mmu->nr_gfns + 63) / 64, sizeof(*mmu->dirty));
 	unmap_array(mmu, mmu->m2g, mmu->max_mfn, sizeof(*mmu->m2g));
 	unmap_array(mmu, mmu->pmap, mmu->nr_gfns, sizeof(*mmu->pmap));
@@ -149,7 +151,10 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 	mmu->pmap = map_array(mmu, mmu->nr_gfns, sizeof(*mmu->pmap));
 	mmu->m2g = map_array(mmu, mmu->max_mfn, sizeof(*mmu->m2g));
 	mmu->dirty = map_array(mmu, (mmu->nr_gfns + 63) / 64, sizeof(*mmu->dirty));
-	if (!mmu->pages || !mmu->links || !mmu->frames || !mmu->regions2m || !mmu->pmap || !mmu->m2g || !mmu->dirty)
+	mmu->touched = map_array(mmu, mmu->nr_gfns, 1);
+	mmu->touched2m = map_array(mmu, (mmu->nr_gfns >> 9) + 1, 1);
+	if (!mmu->pages || !mmu->links || !mmu->frames || !mmu->regions2m || !mmu->pmap || !mmu->m2g || !mmu->dirty ||
+	    !mmu->touched || !mmu->touched2m)
 		goto no_memory;
 
 	mmu->pool = mmu_mfn_hva(mmu, config->pool);

@@ -300,6 +300,10 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(kick_entries,		"sPTEs queued for a kick") \
 	X(kick_tables,		"whole tables queued for a kick") \
 	X(remaps,		"frames moved") \
+	X(touched,		"distinct guest frames that faults led to, page tables included (touched.c)") \
+	X(touched_tables,	"... of them page tables walked") \
+	X(touched_2m,		"distinct 2 MiB regions with one of them") \
+	X(reachable,		"distinct guest frames touched, or shown by prebuilding") \
 	X(audits,		"audits run") \
 	X(audit_errors,		"audit complaints")
 

@@ -225,3 +225,12 @@ const char *vmm_host_kind_name(enum vmm_host_kind kind)
 		return "unknown";
 	}
 }
+
+const char *vmm_second_level_name(const struct vmm_host *host)
+{
+	if (host->kind == VMM_HOST_PVM || host->second_level == 0)
+		return "none, KVM shadows the tables";
+	if (host->second_level == 1)
+		return host->kind == VMM_HOST_SVM ? "NPT" : "EPT";
+	return "unknown";
+}

@@ -97,6 +97,7 @@ void stats_mark(struct vcpu *v, uint32_t id)
 	if (id == MARK_PROBE)
 		return;
 	stats_sum(vm, &mark.counters, &mark.mmu);
+	kvm_stats_read(vm->kvm_stats, &mark.kvm);
 	pthread_mutex_lock(&vm->mark_lock);
 	place = new_mark(vm);
 	if (place)

@@ -36,6 +36,12 @@ const char *stats_helper_word(enum vmm_helper helper);
 json_t *stats_helper_config(const struct vmm_config *config);
 json_t *stats_helper_json(struct vm *vm);
 
+/* stats_ept.c: from the counters of a run, or of a part of it. NULL: no memory. */
+json_t *stats_kvm_json(const struct kvm_counts *k);
+json_t *stats_ept_json(const struct vm *vm, const struct mmu_stats *m, const struct kvm_counts *k);
+void stats_ept_describe(const struct vm *vm, json_t *ept);
+json_t *stats_frames_json(const struct vm *vm);
+
 /* For the control socket, which see: 0 or -ENOMEM. stats_live() adds the report's members to `to`, of a guest that runs:
  * without its end, its marks and what would take long to count. */
 int stats_live(struct vm *vm, json_t *to);

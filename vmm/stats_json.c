@@ -114,6 +114,7 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "prefetch", stats_prefetch_word(c->prefetch));
 	set_u64(b, o, "prefetch_entries", c->prefetch_n);
 	set_bool(b, o, "large", c->large);
+	set_bool(b, o, "populate", c->populate);
 	set(b, o, "shim", shim_json(c->shim));
 	set_bool(b, o, "gates_invm", b->vm->gates);
 	set_text(b, o, "helper", stats_helper_word(c->helper));
@@ -134,6 +135,7 @@ static json_t *host_json(struct builder *b)
 
 	set_text(b, o, "kvm", vmm_host_kind_name(h->kind));
 	set(b, o, "second_level", h->second_level < 0 ? json_null() : json_boolean(h->second_level));
+	set_text(b, o, "second_level_name", vmm_second_level_name(h));
 	set_u64(b, o, "kvm_api", h->api_version);
 	set_u64(b, o, "kvm_max_vcpus", h->max_vcpus);
 	set_text(b, o, "kernel", h->kernel);
@@ -230,6 +232,7 @@ static json_t *mark_json(struct builder *b, const struct mark *mark, const struc
 	json_t *o = json_object(), *since;
 	struct vcpu_counters c = mark->counters;
 	struct mmu_stats m = mark->mmu;
+	struct kvm_counts k = mark->kvm;
 
 	set_u64(b, o, "id", mark->id);
 	set_u64(b, o, "at_ns", mark->ns);
@@ -238,11 +241,14 @@ static json_t *mark_json(struct builder *b, const struct mark *mark, const struc
 	if (!before)
 		return o;
 	stats_subtract(&c, &m, before);
+	kvm_stats_subtract(&k, &before->kvm);
 	since = json_object();
 	set_u64(b, since, "from_id", before->id);
 	set_u64(b, since, "wall_ns", mark->ns - before->ns);
 	set(b, since, "counters", counters_json(b, &c));
 	set(b, since, "mmu", mmu_json(b, &m));
+	set(b, since, "ept", stats_ept_json(b->vm, &m, &k));
+	set(b, since, "kvm", stats_kvm_json(&k));
 	set(b, o, "since_previous", since);
 	return o;
 }
@@ -308,6 +314,7 @@ static void fill_report(struct builder *b, json_t *root)
 	json_t *o;
 	struct vcpu_counters c;
 	struct mmu_stats m;
+	struct kvm_counts k;
 
 	stats_sum(b->vm, &c, &m);
 	set_u64(b, root, "schema", SCHEMA);
@@ -324,6 +331,12 @@ static void fill_report(struct builder *b, json_t *root)
 	o = mmu_json(b, &m);
 	set(b, o, "usage", usage_json(b));
 	set(b, root, "mmu", o);
+	kvm_stats_read(b->vm->kvm_stats, &k);
+	o = stats_ept_json(b->vm, &m, &k);
+	stats_ept_describe(b->vm, o);
+	set(b, root, "ept", o);
+	set(b, root, "kvm", stats_kvm_json(&k));
+	set(b, root, "frames", stats_frames_json(b->vm));
 	if (b->live)
 		return;
 	set(b, root, "marks", marks_json(b));

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/ept.h"
+#include "vmm/nested.h"
 #include "vmm/stats.h"
 
 #define MARK_BEGIN	1
@@ -25,6 +27,7 @@ struct row {
 struct sample {
 	struct vcpu_counters c;
 	struct mmu_stats m;
+	struct kvm_counts k;
 	uint64_t ns;
 };
 
@@ -207,6 +210,34 @@ static void print_faults(struct table *t)
 	end_section(t, "faults", SUMMED);
 }
 
+/* Not beside the faults: these are of another machine, or of another table. */
+static void print_ept(struct table *t)
+{
+	static const char *const what[] = {
+		[EPT_MEASURED] = "by KVM, umbra's own frames included",
+		[EPT_MODELLED] = "one per distinct frame touched, page tables included",
+	};
+	char all_text[NUMBER_SIZE], part_text[NUMBER_SIZE];
+	struct ept all, part = { 0 };
+
+	ept_count(t->vm, &t->all.m, &t->all.k, &all);
+	if (all.kind == EPT_NONE)
+		return;
+	if (t->has_part)
+		ept_count(t->vm, &t->part.m, &t->part.k, &part);
+#define LINE(name, member, text) \
+	print_line(t, name, number_text(all.member, all_text), "", number_text(part.member, part_text), text)
+	print_head(t, "EPT violations", "");
+	LINE(ept_kind_name(all.kind), violations, what[all.kind]);
+	if (all.kind == EPT_MODELLED) {
+		LINE("  page tables", tables, "of them");
+		LINE("  2 MiB entries", violations_2m, "if the second level had these");
+		if (all.at_most != (uint64_t)all.violations)
+			LINE("  at most", at_most, "if all that was prebuilt was used");
+	}
+#undef LINE
+}
+
 static void print_exits(struct table *t)
 {
 #define X(name, what) ROW(c.exits.name, #name, what);
@@ -268,7 +299,19 @@ static void print_mmu(struct table *t)
 #define X(name, what) if (!is_fault_class(#name)) ROW(m.name, #name, what);
 	MMU_COUNTERS(X)
 #undef X
-	end_section(t, "shadow MMU", 0);
+	end_section(t, t->vm->paging->guest_tables ? "tables" : "shadow MMU", 0);
+}
+
+/* Mode nested: no shadow, but every table was looked through. */
+static void print_frames(struct table *t)
+{
+	char n[4][NUMBER_SIZE];
+	struct frames_stats s;
+
+	frames_stats(t->vm->nested->frames, &s);
+	fprintf(t->to, "\npage tables of the guest\n  %s validated, %s stores checked, %s refused; %s changes of a frame's type "
+		"took a TLB flush\n", number_text(s.validated, n[0]), number_text(s.checked, n[1]),
+		number_text(s.refused, n[2]), number_text(s.retyped, n[3]));
 }
 
 static void print_usage(struct table *t)
@@ -298,9 +341,14 @@ static void print_title(struct table *t)
 	snprintf(prefetch, sizeof prefetch, "%s", stats_prefetch_word(c->prefetch));
 	if (c->prefetch == MMU_PREFETCH_AROUND)
 		snprintf(prefetch, sizeof prefetch, "+-%u", c->prefetch_n);
-	fprintf(t->to, "\numbra %s: %s, %" PRIu64 " MiB, %u vCPU%s, shadow tables on %s, kick %s\n", vmm_version(),
+	fprintf(t->to, "\numbra %s: %s, %" PRIu64 " MiB, %u vCPU%s, %s on %s, kick %s\n", vmm_version(),
 		time_text(t->all.ns, text), c->memory >> 20, t->vm->nr_vcpus, t->vm->nr_vcpus == 1 ? "" : "s",
-		vmm_host_kind_name(t->vm->host.kind), t->vm->kick->name);
+		t->vm->paging->guest_tables ? "the guest's tables" : "shadow tables", vmm_host_kind_name(t->vm->host.kind),
+		t->vm->kick->name);
+	fprintf(t->to, "second level: %s; %.0f %% of the guest's memory was populated before it ran\n",
+		vmm_second_level_name(&t->vm->host), 100.0 * t->vm->populated / (t->vm->ram_frames ? t->vm->ram_frames : 1));
+	if (t->vm->paging->guest_tables)
+		return;
 	fprintf(t->to, "fill %s, prefetch %s, large pages %s, audit %u\n", stats_fill_word(c->fill), prefetch,
 		c->large ? "on" : "off", c->audit);
 }
@@ -330,8 +378,9 @@ static void find_part(struct table *t)
 	end = only_mark(vm, MARK_END);
 	if (begin && end && begin < end) {
 		t->has_part = true;
-		t->part = (struct sample){ .c = end->counters, .m = end->mmu, .ns = end->ns - begin->ns };
+		t->part = (struct sample){ .c = end->counters, .m = end->mmu, .k = end->kvm, .ns = end->ns - begin->ns };
 		stats_subtract(&t->part.c, &t->part.m, begin);
+		kvm_stats_subtract(&t->part.k, &begin->kvm);
 	}
 	pthread_mutex_unlock(&vm->mark_lock);
 }
@@ -347,17 +396,22 @@ void stats_print_table(struct vm *vm, FILE *to)
 	t->vm = vm;
 	t->to = to;
 	stats_sum(vm, &t->all.c, &t->all.m);
+	kvm_stats_read(vm->kvm_stats, &t->all.k);
 	t->all.ns = stats_wall_ns(vm);
 	find_part(t);
 	print_title(t);
 	print_time(t);
 	print_faults(t);
+	print_ept(t);
 	print_exits(t);
 	print_hypercalls(t);
 	print_emulated(t);
 	print_vcpu(t);
 	print_mmu(t);
-	print_usage(t);
+	if (vm->nested)
+		print_frames(t);
+	else
+		print_usage(t);
 	fputc('\n', to);
 	free(t);
 }

@@ -12,6 +12,7 @@
 #include <x86intrin.h>
 
 #include "vmm/control.h"
+#include "vmm/ept.h"
 #include "vmm/shim_abi.h"
 #include "vmm/symbols.h"
 #include "vmm/vm.h"
@@ -186,6 +187,9 @@ static int machine_create(struct vm *vm, const char **what)
 	vm->mon = map_memory("umbra-monitor", vm->mon_frames);
 	if (vm->ram == MAP_FAILED || vm->mon == MAP_FAILED)
 		return -errno;
+	*what = "allocating all of the guest's memory (--populate)";
+	if (c->populate && madvise(vm->ram, vm->ram_frames << 12, MADV_POPULATE_WRITE))
+		return -errno;
 	*what = "giving the VM its memory";
 	r = add_slot(vm, 0, 0, vm->ram_frames, vm->ram);
 	if (!r)
@@ -219,11 +223,13 @@ static int machine_create(struct vm *vm, const char **what)
 		if (r)
 			return r;
 	}
+	vm->kvm_stats = kvm_stats_open(vm);	/* only counts: the guest runs without */
 	return 0;
 }
 
 static void machine_destroy(struct vm *vm)
 {
+	kvm_stats_close(vm->kvm_stats);
 	for (unsigned i = 0; vm->vcpus && i < vm->nr_vcpus; i++)
 		vcpu_fini(&vm->vcpus[i]);
 	free(vm->vcpus);
@@ -337,7 +343,8 @@ static int run_once(const struct vmm_config *config, bool *again)
 	}
 	r = control_start(&vm);
 	if (!r)
-		run_vcpus(&vm);
+		vm.populated = ept_populated(&vm);
+	run_vcpus(&vm);
 	control_stop(&vm);
 	feed_stop(&vm);
 	if (r) {

@@ -14,6 +14,7 @@
 #include <linux/kvm.h>
 
 #include "vmm/counters.h"
+#include "vmm/kvm_stats.h"
 #include "vmm/layout.h"
 #include "vmm/paging.h"
 #include "vmm/vmm.h"
@@ -70,6 +71,7 @@ struct mark {
 	uint64_t ns;			/* since the VM started */
 	struct vcpu_counters counters;	/* summed over vCPUs */
 	struct mmu_stats mmu;
+	struct kvm_counts kvm;
 };
 
 struct vcpu {
@@ -164,6 +166,7 @@ struct vm {
 	int kvm_fd, fd;
 	void *ram, *mon;		/* hva */
 	uint64_t ram_frames, mon_frames;
+	uint64_t populated;		/* of ram_frames, those backed by host memory before the guest ran */
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
 	mfn_t mon_first, m2p, pool, mon_tables;
 	mfn_t exit_frame;		/* no memory: the shim stores there to leave the VM */
@@ -213,6 +216,7 @@ struct vm {
 	char end_reason[256];
 	char *dump;			/* state dump of a crash, printed at the end */
 
+	struct kvm_stats *kvm_stats;
 	pthread_mutex_t mark_lock;
 	struct mark *marks;
 	unsigned nr_marks;

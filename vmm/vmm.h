@@ -50,6 +50,7 @@ struct vmm_config {
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
 	bool large;
+	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
 	enum vmm_helper helper;
 	struct heuristic_config heuristics[HELPER_MAX_HEURISTICS];
@@ -126,6 +127,8 @@ struct vmm_host {
 /* Looks at the host. Never fails: what cannot be told stays unknown. Any thread. */
 void vmm_host_probe(struct vmm_host *host);
 const char *vmm_host_kind_name(enum vmm_host_kind kind);
+/* What stands behind the tables that the processor walks: EPT, NPT, or what this KVM does instead. */
+const char *vmm_second_level_name(const struct vmm_host *host);
 /* Prints a line per capability, ok/warn/fail with the fix. Returns VMM_EXIT_OK or VMM_EXIT_NO_HOST. */
 int vmm_doctor(FILE *to);
 

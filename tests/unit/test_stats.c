@@ -72,6 +72,11 @@ const char *vmm_version(void)
 	return "1.2-test";
 }
 
+const char *vmm_second_level_name(const struct vmm_host *host)
+{
+	return "NPT";
+}
+
 const char *vmm_host_kind_name(enum vmm_host_kind kind)
 {
 	return "PVM";
