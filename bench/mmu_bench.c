@@ -274,7 +274,7 @@ static void bench_prebuild(struct bench *b)
 	touch_tables(b);
 	start = now_ns();
 	for (i = 0; i < PAGES; i++) {
-		r = mmu_prebuild(b->cpu, (gfn_t){ FIRST_L1 + i / MMU_ENTRIES }, i % MMU_ENTRIES, MMU_SRC_FIRST_HEURISTIC);
+		r = mmu_prebuild(b->cpu, (gfn_t){ FIRST_L1 + i / MMU_ENTRIES }, i % MMU_ENTRIES, MMU_SRC_FIRST_HEURISTIC, 0);
 		if (r != (i % MMU_ENTRIES ? MMU_PB_BUILT : MMU_PB_PRESENT)) {
 			fprintf(stderr, "mmu-bench: prebuild of page %u: %d\n", i, r);
 			exit(1);

@@ -173,9 +173,11 @@ bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsig
 		count(&r->stats.present, 1);
 		break;
 	case MMU_PB_NO_SHADOW:
+	case MMU_PB_NO_ROOM:
 		count(&r->stats.nowhere, 1);
 		break;
 	case MMU_PB_NOTHING:
+	case MMU_PB_BUSY:
 		count(&r->stats.nothing, 1);
 		break;
 	}

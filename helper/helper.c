@@ -73,13 +73,15 @@ static enum mmu_prebuilt env_build(void *arg, gfn_t table, unsigned index, unsig
 {
 	struct worker *w = arg;
 
-	return mmu_prebuild(w->cpu, table, index, source);
+	return mmu_prebuild(w->cpu, table, index, source, flags);
 }
 
 static unsigned env_build_tree(void *arg, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned source,
 			       unsigned flags, unsigned budget)
 {
-	return 0;
+	struct worker *w = arg;
+
+	return mmu_prebuild_tree(w->cpu, root, mode, first, last, source, flags, budget);
 }
 
 static bool env_read_entry(void *arg, gfn_t table, unsigned index, uint64_t *gpte)

@@ -11,12 +11,6 @@
 
 #include "helper/helper.h"
 
-#ifndef MMU_PB_TABLES	/* until mmu.h has them */
-#define MMU_PB_TABLES 1u
-#define MMU_PB_YOUNG  2u
-#define MMU_PB_SAMPLE 4u
-#endif
-
 struct engine;
 
 /* What one heuristic has while it runs. */

@@ -126,7 +126,9 @@ static void install_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, con
 	spte |= want->nx ? MMU_PTE_NX : 0;
 	spte |= large ? MMU_PTE_PS : 0;
 	spte |= (uint64_t)source << SPTE_SOURCE_SHIFT;
-	if (mmu->cfg.preset_ad)
+	if (flags & APPLY_SAMPLE)	/* D costs nothing to see A by, and KVM one fault less */
+		spte |= SPTE_SAMPLE | (mmu->cfg.preset_ad ? MMU_PTE_D : 0);
+	else if (mmu->cfg.preset_ad)
 		spte |= MMU_PTE_A | MMU_PTE_D;
 	else if (source == MMU_SRC_DEMAND)	/* the processor is about to set them */
 		spte |= MMU_PTE_A | (flags & APPLY_WRITE ? MMU_PTE_D : 0);
@@ -155,6 +157,18 @@ static bool leaf_is_right(const struct mmu *mmu, const struct want *want, unsign
 {
 	return maps_wanted(mmu, want, level, spte) && !(spte & MMU_PTE_NX) == !want->nx &&
 	       !(spte & MMU_PTE_W) == !want->w && !(spte & SPTE_OVERRIDE);
+}
+
+bool entry_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page, unsigned index)
+{
+	uint64_t spte = spte_load(mmu, spte_id(page, index));
+	struct want want;
+
+	if (!(spte & MMU_PTE_P))
+		return true;
+	entry_want(mmu, key, index, entry_gpte(mmu, key, index), &want);
+	return maps_wanted(mmu, &want, key->level, spte) && (want.w || !(spte & MMU_PTE_W) || (spte & SPTE_OVERRIDE)) &&
+	       (!want.nx || (spte & MMU_PTE_NX));
 }
 
 /* 1: still present; 0: absent now; *changed. */
@@ -332,21 +346,51 @@ bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index)
 	return changed;
 }
 
-enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source)
+/* Frame lock of the table. False: the entry is not what it was. */
+static bool set_young(struct mmu_cpu *cpu, const struct shadow_key *key, unsigned index, uint64_t gpte)
+{
+	struct mmu *mmu = cpu->mmu;
+	uint64_t *at = (uint64_t *)mmu_gfn_hva(mmu, (gfn_t){ key->gfn }) + index;
+
+	if ((frame_flags(mmu, key->gfn) & FRAME_MOVING) ||
+	    !__atomic_compare_exchange_n(at, &gpte, gpte | MMU_PTE_A, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return false;
+	dirty_set(mmu, key->gfn);
+	STAT(cpu, prebuilt_young);
+	return true;
+}
+
+enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source, unsigned flags,
+				 struct want *link)
 {
 	struct mmu *mmu = cpu->mmu;
 	struct shadow_key key = page_key(&mmu->pages[page]);
+	unsigned apply = APPLY_INSTALL;
 	struct want want;
+	uint64_t gpte;
+	bool young;
 
 	if (is_hole(key.level, index))
 		return MMU_PB_NOTHING;
 	if (spte_load(mmu, spte_id(page, index)) & MMU_PTE_P)
 		return MMU_PB_PRESENT;
-	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
-	if (want.kind != (key.level == 1 ? WANT_LEAF : WANT_BIG) || key.level > 2)
+	gpte = entry_gpte(mmu, &key, index);
+	young = (flags & MMU_PB_YOUNG) && (gpte & MMU_PTE_P) && !(gpte & MMU_PTE_A);
+	entry_want(mmu, &key, index, young ? gpte | MMU_PTE_A : gpte, &want);
+	if (want.kind == WANT_NONE || (want.kind == WANT_BIG && key.level > 2) || (want.kind == WANT_LINK && !link))
 		return MMU_PB_NOTHING;
-	if (entry_apply_leaf(cpu, page, index, &want, source, APPLY_INSTALL) != 1)
+	if (young && !set_young(cpu, &key, index, gpte))
+		return MMU_PB_BUSY;
+	if (want.kind == WANT_LINK) {
+		*link = want;
+		return MMU_PB_NO_SHADOW;
+	}
+	if ((flags & MMU_PB_SAMPLE) || sample_due(cpu))
+		apply |= APPLY_SAMPLE;
+	if (entry_apply_leaf(cpu, page, index, &want, source, apply) != 1)
 		return MMU_PB_NOTHING;
-	PROBE(prebuild, key.gfn, index, source, want.gfn);
+	STAT_SOURCE(cpu, source, built);
+	if (apply & APPLY_SAMPLE)
+		STAT_SOURCE(cpu, source, sampled);
 	return MMU_PB_BUILT;
 }

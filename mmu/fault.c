@@ -194,6 +194,8 @@ static int fill_leaf(struct fault *f, const struct place *at, unsigned level, co
 	if (!lock_place(f, at, level, want))
 		return RETRY;
 	before = spte_load(cpu->mmu, spte_id(at->page, index));
+	if (before & SPTE_SAMPLE)
+		sample_fault(cpu, spte_id(at->page, index));
 	r = entry_apply_leaf(cpu, at->page, index, want, MMU_SRC_DEMAND, flags);
 	after = spte_load(cpu->mmu, spte_id(at->page, index));
 	spin_unlock(&cpu->mmu->pages[at->page].lock);
@@ -241,13 +243,18 @@ static int link_child(struct fault *f, const struct place *at, unsigned level, c
 
 	if (shadow_get(cpu, &want->child, false, &child->page, &child->gen, &fresh))
 		return MMU_AGAIN;
-	if (!fresh && want->child.level > 1)
-		sync_all(cpu);
-	else if (!fresh && !(want->child.role & ROLE_DIRECT))
-		sync_one(cpu, want->child.gfn, 0, MMU_ENTRIES);
+	if (!shadow_in_line(cpu->mmu, &want->child, child->page)) {
+		if (want->child.level > 1)
+			sync_all(cpu);
+		else
+			sync_table(cpu, want->child.gfn);
+	}
 	if (!lock_place(f, at, level, want))
 		return RETRY;
-	err = entry_apply_link(cpu, at->page, va_index(f->va, level), want, child->page, child->gen);
+	err = 0;
+	if (want->child.level == 1 && !shadow_in_line(cpu->mmu, &want->child, child->page))
+		err = -EAGAIN;		/* written again, and this link perhaps taken away and made anew in between */
+	err = err ? err : entry_apply_link(cpu, at->page, va_index(f->va, level), want, child->page, child->gen);
 	spin_unlock(&cpu->mmu->pages[at->page].lock);
 	return err ? RETRY : MMU_HIDDEN;
 }

@@ -34,7 +34,8 @@
 
 /* Software bits of a leaf sPTE (ignored by the processor; 59-62 stay zero, they are PKU's). */
 #define SPTE_SOURCE_SHIFT	52
-#define SPTE_SOURCE_MASK	(0x3full << SPTE_SOURCE_SHIFT)
+#define SPTE_SOURCE_MASK	(0x1full << SPTE_SOURCE_SHIFT)
+#define SPTE_SAMPLE		(1ull << 57)	/* installed with A clear to see whether it is used */
 #define SPTE_OVERRIDE		(1ull << 58)	/* W although the gPTE says read-only: a PT write let through */
 
 /*
@@ -105,6 +106,8 @@ struct mmu_cpu {
 	struct mmu *mmu;
 	struct mmu_cpu *next;		/* mmu->cpus, under cpus_lock */
 	struct mmu_stats stats;
+	struct mmu_source_stats sources[MMU_SOURCES];
+	uint64_t sample_rng;
 	uint64_t root_l4[2];		/* ~0: none */
 	uint32_t root[2];		/* page + 1 */
 	uint32_t left[2];		/* page + 1: replaced, but CR3 may still name it; kept as a root until mmu_entered() */
@@ -149,6 +152,7 @@ struct mmu {
 	uint64_t large_leaves;
 	struct mmu_cpu *cpus;
 	struct mmu_stats gone;		/* counters of destroyed cpus; cpus_lock */
+	struct mmu_source_stats gone_sources[MMU_SOURCES];	/* and of sweeps; atomic */
 	uint64_t mapped_bytes;
 };
 
@@ -156,6 +160,9 @@ struct mmu {
 	__atomic_store_n(&(cpu)->stats.name, __atomic_load_n(&(cpu)->stats.name, __ATOMIC_RELAXED) + (n), \
 			 __ATOMIC_RELAXED)
 #define STAT(cpu, name) STAT_ADD(cpu, name, 1)
+#define STAT_SOURCE(cpu, source, name) \
+	__atomic_store_n(&(cpu)->sources[source].name, \
+			 __atomic_load_n(&(cpu)->sources[source].name, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED)
 
 /* ---- small things --------------------------------------------------------------------------------------------- */
 
@@ -303,7 +310,7 @@ int gpte_set_bits(struct mmu *mmu, uint64_t table, unsigned index, uint64_t old,
 
 /* ---- pool.c ---------------------------------------------------------------------------------------------------- */
 
-uint32_t pool_take(struct mmu *mmu);		/* page + 1; 0: dry */
+uint32_t pool_take(struct mmu *mmu, uint32_t leave);	/* page + 1; 0: no more than `leave` are free */
 void pool_give(struct mmu *mmu, uint32_t page);	/* a zeroed page, no holds */
 /* Zaps cold pages if free ones run short; they come back when the kicks are done. No locks held. */
 void pool_make_room(struct mmu_cpu *cpu);
@@ -344,6 +351,16 @@ void link_remove(struct mmu_cpu *cpu, uint32_t id, uint32_t child);
 /* Finds or makes the shadow of `key`. *gen validates it later; *fresh: it is new, hence empty. `ref`: as a root, kept
  * until shadow_unref(). -EAGAIN: pool dry, or the table is being moved. No locks held. */
 int shadow_get(struct mmu_cpu *cpu, const struct shadow_key *key, bool ref, uint32_t *page, uint32_t *gen, bool *fresh);
+/* The same without reclaim, kicks, or waiting for the frame lock. -ENOENT: there is none, and not `make`; -ENOSPC: the
+ * free pages are left to faults; -EBUSY: locked, moving, or a processor may write the frame. No page lock held. */
+int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool make, uint32_t *page, uint32_t *gen,
+		     bool *fresh);
+/* Gives back at once what shadow_get_quiet() made, if it was used for nothing. No locks held. */
+void shadow_discard(struct mmu_cpu *cpu, uint32_t page, uint32_t gen);
+/* May another table link the shadow, now that it is there? See shadow.c. No locks needed but the page lock of that table. */
+bool shadow_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page);
+/* The shadow of `key`: page + 1, or 0. Frame lock. */
+uint32_t shadow_find(struct mmu *mmu, const struct shadow_key *key);
 void shadow_unref(struct mmu_cpu *cpu, uint32_t page);
 /* Frame lock of the page's frame. A root in use is emptied instead. `orphans`: queue children nobody links any more. */
 void shadow_zap(struct mmu_cpu *cpu, uint32_t page, bool orphans);
@@ -382,6 +399,7 @@ struct want {
 #define APPLY_INSTALL	(1u << 0)	/* absent -> present too */
 #define APPLY_WRITE	(1u << 1)	/* on behalf of a write: the frame is dirty */
 #define APPLY_OVERRIDE	(1u << 2)	/* writable although the gPTE is not: the frame is FRAME_UNSYNC */
+#define APPLY_SAMPLE	(1u << 3)	/* a new leaf is a sample */
 
 /* The gPTE behind an entry of a shadow page; made up for DIRECT pages. Page lock, to be certain of its freshness. */
 uint64_t entry_gpte(const struct mmu *mmu, const struct shadow_key *key, unsigned index);
@@ -397,8 +415,22 @@ int entry_apply_link(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 		     uint32_t child_gen);
 /* Brings a present entry in line with its gPTE. True: something changed. */
 bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index);
-/* Absent -> present for a leaf whose gPTE has A. */
-enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source);
+/* Is what a present leaf shows allowed by its gPTE as that is now? No locks needed. */
+bool entry_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page, unsigned index);
+/* Absent -> present for a leaf. An absent link is only described: *link, MMU_PB_NO_SHADOW. MMU_PB_YOUNG: frame lock. */
+enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned source, unsigned flags,
+				 struct want *link);
+
+/* ---- sample.c -------------------------------------------------------------------------------------------------- */
+
+/* Is the leaf that is about to be installed a sample? */
+bool sample_due(struct mmu_cpu *cpu);
+/* Counts what became of a leaf just removed. */
+void sample_removed(struct mmu_cpu *cpu, uint64_t spte);
+/* A fault came for the leaf although it is present. */
+void sample_fault(struct mmu_cpu *cpu, uint32_t id);
+/* Keeps the counts of a cpu that goes away. cpus_lock. */
+void sample_cpu_gone(struct mmu_cpu *cpu);
 
 /* ---- sync.c ---------------------------------------------------------------------------------------------------- */
 
@@ -409,6 +441,8 @@ void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn);
 /* No locks held. */
 void sync_all(struct mmu_cpu *cpu);
 void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count);
+/* Compares a whole table, listed or not. */
+void sync_table(struct mmu_cpu *cpu, uint64_t gfn);
 static inline bool sync_any_listed(const struct mmu *mmu)
 {
 	return __atomic_load_n(&mmu->nr_listed, __ATOMIC_SEQ_CST);

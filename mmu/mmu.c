@@ -274,6 +274,7 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu)
 #define X(name, what) mmu->gone.name += stats.name;
 	MMU_COUNTERS(X)
 #undef X
+	sample_cpu_gone(cpu);
 	spin_unlock(&mmu->cpus_lock);
 	cpu_free(cpu);
 }

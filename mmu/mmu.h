@@ -93,6 +93,7 @@ struct mmu_config {
 	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
 	bool nx;		/* the processor honours NX (else bit 63 is reserved) */
 	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (7x cheaper) */
+	unsigned sample_every;	/* of about so many leaves that nobody asked for one is a sample (mmu_source_stats()); 0: none */
 	unsigned table_kick_min;/* from so many removed entries on, a whole-table kick is used; 0: never */
 	unsigned audit;		/* 0 none; 1 every entry installed; 2 also whole tables at resync; 3 also everything,
 				 * including rmap and parent links, at every mmu_flush() and every 64th fault */
@@ -204,17 +205,78 @@ void mmu_mark_dirty(struct mmu *mmu, gfn_t gfn);
 enum mmu_prebuilt {
 	MMU_PB_BUILT,		/* entry installed */
 	MMU_PB_PRESENT,		/* there was one */
-	MMU_PB_NO_SHADOW,	/* the table has no shadow: nothing to prebuild into; prebuilding never makes tables */
+	MMU_PB_NO_SHADOW,	/* the table has no shadow, or a link's child has none and MMU_PB_TABLES was not given */
 	MMU_PB_NOTHING,		/* the gPTE is absent, has A=0, names a bad or moving frame ... */
+	MMU_PB_NO_ROOM,		/* the link's child needs a table, and the pool has none to spare */
+	MMU_PB_BUSY,		/* a lock was taken, the child lags behind its table or cannot be protected without a kick;
+				 * later it may work */
 };
 
 #define MMU_SOURCES 32u		/* who installed a leaf: 0 demand (fault), 1 prefetch, 2 eager fill; 3.. heuristics */
 enum { MMU_SRC_DEMAND, MMU_SRC_PREFETCH, MMU_SRC_EAGER, MMU_SRC_FIRST_HEURISTIC };
 
-/* Installs the leaf for entry `index` of guest table `table` in each existing shadow of it, not-present -> present
- * only. Concurrent with everything. Never allocates, recycles or kicks. `source` < MMU_SOURCES is remembered in the
- * sPTE. */
-enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source);
+#define MMU_PB_TABLES	1u	/* makes the missing shadow table of a link: from free frames of the pool only, of which a
+				 * reserve is left to faults; never by reclaim */
+#define MMU_PB_YOUNG	2u	/* entries whose gPTE has A clear too: sets A in the gPTE first, as a processor's speculative
+				 * access may (SDM vol. 3A, 4.8). Never sets D: a W gPTE without D is installed read-only */
+#define MMU_PB_SAMPLE	4u	/* a leaf is installed with A clear whatever cfg.preset_ad says, so that its use can be seen
+				 * (mmu_source_stats()). Some others are too: cfg.sample_every */
+
+/*
+ * Installs the shadow of entry `index` of guest table `table`, not-present -> present only, in each existing shadow of
+ * the table: a leaf of 4 KiB, one of 2 MiB where it can be mapped as such, or a link (levels 2-4) to the shadow of the
+ * table below. Concurrent with everything; only tries locks that others may hold for long; never recycles and never owes
+ * a kick. `source` < MMU_SOURCES is remembered in a leaf sPTE; `flags`: MMU_PB_*. Several shadows: the best answer.
+ *
+ * A link makes a shadow reachable that exists already only if that is in line with its table, as far as mmu/ was told:
+ * after a store to a table of level 2 or 3 that nobody has reported yet (mmu_updated()), a new link may show what that
+ * table said before.
+ */
+enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source, unsigned flags);
+
+/*
+ * The same for every entry that the walks of first_va .. last_va (inclusive) in the space of `root` and `mode` meet, from
+ * the root down. Without MMU_PB_TABLES it keeps to shadows that exist, the root's included. Ends after `budget` leaves,
+ * where the pool runs dry, or after a number of tables that a tree of so many leaves cannot need. Returns the leaves built.
+ */
+unsigned mmu_prebuild_tree(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,
+			   unsigned source, unsigned flags, unsigned budget);
+
+/* Which of the 512 pages from `va` (2 MiB aligned) on have a 4 KiB leaf sPTE in a space. */
+struct mmu_present {
+	gva_t va;
+	gfn_t table;			/* the guest's level-1 table that says so */
+	uint64_t bits[MMU_ENTRIES / 64];
+};
+
+/* Calls `fn` for each shadow of a level-1 table with anything present that the shadow of the space links within first_va ..
+ * last_va, without locks: a hint, possibly old. `fn` says whether to go on, and may call mmu_prebuild_set(). Returns the
+ * number of calls; 0 also when the root has no shadow. */
+unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,
+			 bool (*fn)(void *arg, const struct mmu_present *set), void *arg);
+/* As mmu_prebuild_tree() for the pages of `set` alone, in any space: what a parent used, in its child. */
+unsigned mmu_prebuild_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, const struct mmu_present *set,
+			  unsigned source, unsigned flags);
+
+/*
+ * What became of the leaves of one source. Leaves preset with A (cfg.preset_ad) do not show whether they are used; a
+ * sample is installed with A clear, and is settled when it is removed or swept, or when a fault comes for it:
+ *	sampled = sampled_used + sampled_unused + sampled_late + those not settled yet
+ * A is set by whoever walks the shadow: the processor, with EPT or NPT, on any access, speculative ones included; KVM's own
+ * walk where KVM shadows our tables, at its own fault on the entry. KVM prefetches no entry with A clear.
+ */
+struct mmu_source_stats {
+	uint64_t built;		/* leaves installed */
+	uint64_t removed;	/* ... removed again */
+	uint64_t sampled;	/* ... installed with A clear */
+	uint64_t sampled_used, sampled_unused;
+	uint64_t sampled_late;	/* a fault came all the same: before the entry was there, or for a right it lacked */
+};
+
+/* -EINVAL: no such source. Any thread. */
+int mmu_source_stats(struct mmu *mmu, unsigned source, struct mmu_source_stats *out);
+/* Settles the samples that were used; with `final` those that were not, too. Any thread, beside anything. */
+void mmu_sample_sweep(struct mmu *mmu, bool final);
 
 /* ---- pmap ----------------------------------------------------------------------------------------------------- */
 
@@ -284,7 +346,10 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(links,		"table links installed") \
 	X(prefetched,		"entries installed by --prefetch") \
 	X(eager,		"entries installed by --fill=eager") \
-	X(prebuilt,		"entries installed by mmu_prebuild()") \
+	X(prebuilt,		"leaf entries installed by mmu_prebuild() and its kin") \
+	X(prebuilt_links,	"table links installed by these") \
+	X(prebuilt_tables,	"shadow tables made by these") \
+	X(prebuilt_young,	"gPTEs in which these set A") \
 	X(prebuilt_removed,	"prebuilt entries (any source) removed or weakened again") \
 	X(updates,		"explicit updates of a gPTE") \
 	X(updates_shadowed,	"... of a table that had a shadow") \

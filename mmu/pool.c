@@ -7,12 +7,12 @@
  */
 #include "mmu/internal.h"
 
-uint32_t pool_take(struct mmu *mmu)
+uint32_t pool_take(struct mmu *mmu, uint32_t leave)
 {
 	uint32_t page, used;
 
 	spin_lock(&mmu->pool_lock);
-	page = mmu->free_list;
+	page = mmu->nr_free > leave ? mmu->free_list : 0;
 	if (page) {
 		mmu->free_list = mmu->pages[page - 1].next;
 		__atomic_store_n(&mmu->nr_free, mmu->nr_free - 1, __ATOMIC_RELAXED);

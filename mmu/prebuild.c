@@ -1,31 +1,102 @@
 /*
  * prebuild.c - entries that nobody has faulted on yet: for the helper thread, and as the synchronous baselines.
+ *
+ * The helper must not hold up a processor nor owe kicks, so it only tries frame and page locks, fills what is absent and
+ * leaves alone what would have to be taken away first. An entry is installed under its page's lock, which also is when
+ * the gPTE is read (rule 6): nothing has to be undone. A link is made as a fault makes one: the child first, with no lock
+ * held; then, under the page lock, the gPTE is read again.
  */
 #include "mmu/internal.h"
-#include "mmu/probe.h"
 
-enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source)
+#define MAX_SHADOWS	16u	/* of one table: 4 levels by 3 roles, and views of roots; more are passed over */
+#define RUN		32u	/* leaves built while one lock is held */
+#define NOT_KNOWN	(~0u)
+
+/* An entry of a page of the shadow, as far as we know. */
+struct place {
+	uint32_t page, gen;
+	unsigned index;
+};
+
+static bool same_link(const struct want *a, const struct want *b)
+{
+	return a->kind == WANT_LINK && b->kind == WANT_LINK && key_pack(&a->child) == key_pack(&b->child) &&
+	       a->link_w == b->link_w && a->nx == b->nx;
+}
+
+/* Page lock of `at`, page alive. */
+static enum mmu_prebuilt install_link(struct mmu_cpu *cpu, const struct place *at, const struct want *want,
+				      uint32_t child, uint32_t gen)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct shadow_key key = page_key(&mmu->pages[at->page]);
+	struct want now;
+
+	if (spte_load(mmu, spte_id(at->page, at->index)) & MMU_PTE_P)
+		return MMU_PB_PRESENT;
+	entry_want(mmu, &key, at->index, entry_gpte(mmu, &key, at->index), &now);
+	if (!same_link(&now, want) || !shadow_in_line(mmu, &want->child, child) ||
+	    entry_apply_link(cpu, at->page, at->index, want, child, gen))
+		return MMU_PB_BUSY;
+	STAT(cpu, prebuilt_links);
+	return MMU_PB_BUILT;
+}
+
+/* No locks held. `child`: the page that shows the table below, linked here or not; NOT_KNOWN. */
+static enum mmu_prebuilt build_link(struct mmu_cpu *cpu, const struct place *at, const struct want *want, unsigned flags,
+				    struct place *child)
+{
+	struct spage *p = &cpu->mmu->pages[at->page];
+	enum mmu_prebuilt r = MMU_PB_BUSY;
+	bool fresh;
+	int err;
+
+	err = shadow_get_quiet(cpu, &want->child, flags & MMU_PB_TABLES, &child->page, &child->gen, &fresh);
+	if (err) {
+		child->page = NOT_KNOWN;
+		return err == -ENOENT ? MMU_PB_NO_SHADOW : err == -ENOSPC ? MMU_PB_NO_ROOM : MMU_PB_BUSY;
+	}
+	if (spin_trylock(&p->lock)) {
+		if (page_alive(p, at->gen))
+			r = install_link(cpu, at, want, child->page, child->gen);
+		spin_unlock(&p->lock);
+	}
+	if (fresh && r != MMU_PB_BUILT) {
+		shadow_discard(cpu, child->page, child->gen);
+		child->page = NOT_KNOWN;
+	}
+	return r;
+}
+
+/* ---- one entry of a table -------------------------------------------------------------------------------------- */
+
+enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index, unsigned source, unsigned flags)
 {
 	/* Several shadows: the best of their answers. */
-	static const uint8_t rank[] = { [MMU_PB_NO_SHADOW] = 0, [MMU_PB_NOTHING] = 1, [MMU_PB_PRESENT] = 2,
-					[MMU_PB_BUILT] = 3 };
+	static const uint8_t rank[] = { [MMU_PB_NO_SHADOW] = 0, [MMU_PB_NOTHING] = 1, [MMU_PB_BUSY] = 2,
+					[MMU_PB_NO_ROOM] = 3, [MMU_PB_PRESENT] = 4, [MMU_PB_BUILT] = 5 };
 	enum mmu_prebuilt best = MMU_PB_NO_SHADOW, r;
+	struct place links[MAX_SHADOWS], child;
+	struct want wants[MAX_SHADOWS];
 	struct mmu *mmu = cpu->mmu;
+	unsigned nr_links = 0, i;
 	struct spin *lock;
 
 	if (table.n >= mmu->nr_gfns || index >= MMU_ENTRIES || source >= MMU_SOURCES)
 		return MMU_PB_NOTHING;
 	lock = frame_lock_of(mmu, table.n);
 	if (!spin_trylock(lock))
-		return MMU_PB_NOTHING;
+		return MMU_PB_BUSY;
 	for_each_shadow(mmu, table.n, page) {
 		struct spage *p = &mmu->pages[page];
 
-		if (page_key(p).role & ROLE_DIRECT)
+		if ((page_key(p).role & ROLE_DIRECT) || nr_links == MAX_SHADOWS)
 			continue;
-		r = MMU_PB_NOTHING;
+		r = MMU_PB_BUSY;
 		if (spin_trylock(&p->lock)) {
-			r = entry_prebuild(cpu, page, index, source);
+			r = entry_prebuild(cpu, page, index, source, flags, &wants[nr_links]);
+			if (r == MMU_PB_NO_SHADOW)
+				links[nr_links++] = (struct place){ page, p->gen, index };
 			spin_unlock(&p->lock);
 		}
 		if (r == MMU_PB_BUILT)
@@ -34,9 +105,281 @@ enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index,
 			best = r;
 	}
 	spin_unlock(lock);
-	PROBE(prebuild__asked, table.n, index, source, best);
+	for (i = 0; i < nr_links; i++) {
+		r = build_link(cpu, &links[i], &wants[i], flags, &child);
+		if (rank[r] > rank[best])
+			best = r;
+	}
 	return best;
 }
+
+/* ---- a tree of tables ------------------------------------------------------------------------------------------ */
+
+#define VA_MASK		((1ull << 48) - 1)
+
+struct tree {
+	struct mmu_cpu *cpu;
+	uint64_t first, last;		/* without sign extension */
+	const uint64_t *only;		/* of level-1 entries, these; NULL: all */
+	unsigned source, flags;
+	unsigned budget, tables;	/* left */
+	unsigned built;
+	bool stop;
+};
+
+static unsigned first_index(const struct tree *t, unsigned level, uint64_t base)
+{
+	return t->first > base ? (t->first - base) >> (MMU_PAGE_SHIFT + 9 * (level - 1)) : 0;
+}
+
+static unsigned last_index(const struct tree *t, unsigned level, uint64_t base)
+{
+	uint64_t i = (t->last - base) >> (MMU_PAGE_SHIFT + 9 * (level - 1));
+
+	return i < MMU_ENTRIES ? i : MMU_ENTRIES - 1;
+}
+
+static bool is_wanted(const struct tree *t, unsigned level, unsigned index)
+{
+	return level > 1 || !t->only || (t->only[index / 64] >> (index % 64) & 1);
+}
+
+/* Takes frame and page lock of a page that is what it was. */
+static bool try_locks(struct mmu *mmu, uint32_t page, uint32_t gen, const struct shadow_key *key)
+{
+	struct spage *p = &mmu->pages[page];
+	struct spin *lock = frame_lock_of(mmu, key->gfn);
+
+	if (!spin_trylock(lock))
+		return false;
+	if (spin_trylock(&p->lock)) {
+		if (page_alive(p, gen))
+			return true;
+		spin_unlock(&p->lock);
+	}
+	spin_unlock(lock);
+	return false;
+}
+
+static void drop_locks(struct mmu *mmu, uint32_t page, const struct shadow_key *key)
+{
+	spin_unlock(&mmu->pages[page].lock);
+	spin_unlock(frame_lock_of(mmu, key->gfn));
+}
+
+static void count_leaf(struct tree *t)
+{
+	STAT(t->cpu, prebuilt);
+	t->built++;
+	t->stop = --t->budget == 0;
+}
+
+static void tree_leaves(struct tree *t, const struct place *at, const struct shadow_key *key, unsigned i, unsigned last)
+{
+	struct mmu *mmu = t->cpu->mmu;
+	unsigned end;
+
+	for (; i <= last && !t->stop; i = end) {
+		end = i + RUN <= last + 1 ? i + RUN : last + 1;
+		if (!try_locks(mmu, at->page, at->gen, key))
+			continue;
+		for (; i < end && !t->stop; i++)
+			if (is_wanted(t, 1, i) &&
+			    entry_prebuild(t->cpu, at->page, i, t->source, t->flags, NULL) == MMU_PB_BUILT)
+				count_leaf(t);
+		drop_locks(mmu, at->page, key);
+	}
+}
+
+/* The page that a link leads to: the entry read again says that the generation is that of the page it links. */
+static void linked_child(const struct mmu *mmu, uint32_t id, struct place *child)
+{
+	uint64_t spte = spte_load(mmu, id);
+
+	child->page = pte_frame(spte) - mmu->cfg.pool.n;
+	if (!(spte & MMU_PTE_P) || (spte & MMU_PTE_PS) || child->page >= mmu->cfg.pool_pages) {
+		child->page = NOT_KNOWN;
+		return;
+	}
+	child->gen = __atomic_load_n(&mmu->pages[child->page].gen, __ATOMIC_ACQUIRE);
+	if (pte_frame(spte_load(mmu, id)) != pte_frame(spte))
+		child->page = NOT_KNOWN;
+}
+
+/* Makes one entry above level 1, and finds the page below it. */
+static void tree_entry(struct tree *t, const struct place *at, const struct shadow_key *key, struct place *child)
+{
+	struct mmu *mmu = t->cpu->mmu;
+	enum mmu_prebuilt r;
+	struct want want;
+
+	child->page = NOT_KNOWN;
+	if (!try_locks(mmu, at->page, at->gen, key))
+		return;
+	r = entry_prebuild(t->cpu, at->page, at->index, t->source, t->flags, &want);
+	if (r == MMU_PB_PRESENT)
+		linked_child(mmu, spte_id(at->page, at->index), child);
+	drop_locks(mmu, at->page, key);
+	if (r == MMU_PB_BUILT)
+		count_leaf(t);
+	if (r == MMU_PB_NO_SHADOW && build_link(t->cpu, at, &want, t->flags, child) == MMU_PB_NO_ROOM)
+		t->stop = true;
+}
+
+/* The tables of a hostile tree may be each other's: t->tables bounds the work, the level the depth. */
+static void tree_table(struct tree *t, struct place at, unsigned level, uint64_t base)
+{
+	struct mmu *mmu = t->cpu->mmu;
+	struct shadow_key key = page_key(&mmu->pages[at.page]);
+	unsigned i = first_index(t, level, base), last = last_index(t, level, base);
+	struct place child;
+
+	if (!page_alive(&mmu->pages[at.page], at.gen) || key.level != level || (key.role & ROLE_DIRECT))
+		return;
+	if (!t->tables--) {
+		t->tables = 0;
+		t->stop = true;
+		return;
+	}
+	if (level == 1) {
+		tree_leaves(t, &at, &key, i, last);
+		return;
+	}
+	for (; i <= last && !t->stop; i++) {
+		if (is_hole(level, i) || !(gpte_load(mmu, key.gfn, i) & MMU_PTE_P))
+			continue;
+		at.index = i;
+		tree_entry(t, &at, &key, &child);
+		if (child.page != NOT_KNOWN)
+			tree_table(t, child, level - 1, base + ((uint64_t)i << (MMU_PAGE_SHIFT + 9 * (level - 1))));
+	}
+}
+
+/* The shadows of a root in all views; `make`: one at least. How many. */
+static unsigned find_roots(struct mmu_cpu *cpu, uint64_t root, enum mmu_mode mode, bool make, struct place *out)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct spin *lock = frame_lock_of(mmu, root);
+	const struct shadow_key wanted = { .gfn = root, .level = MMU_LEVELS, .role = mode == MMU_USER ? ROLE_STRICT : 0 };
+	unsigned n = 0;
+	bool fresh;
+
+	if (!spin_trylock(lock))
+		return 0;
+	for_each_shadow(mmu, root, page) {
+		struct shadow_key key = page_key(&mmu->pages[page]);
+
+		if (key.level == MMU_LEVELS && key.role == wanted.role && n < MAX_SHADOWS)
+			out[n++] = (struct place){ page, __atomic_load_n(&mmu->pages[page].gen, __ATOMIC_ACQUIRE), 0 };
+	}
+	spin_unlock(lock);
+	if (!n && make && !shadow_get_quiet(cpu, &wanted, true, &out->page, &out->gen, &fresh))
+		n = 1;
+	return n;
+}
+
+static unsigned run_tree(struct tree *t, uint64_t root, enum mmu_mode mode)
+{
+	struct place roots[MAX_SHADOWS];
+	unsigned n, i;
+
+	if (root >= t->cpu->mmu->nr_gfns || t->source >= MMU_SOURCES || t->first > t->last || !t->budget)
+		return 0;
+	n = find_roots(t->cpu, root, mode, t->flags & MMU_PB_TABLES, roots);
+	for (i = 0; i < n && !t->stop; i++)
+		tree_table(t, roots[i], MMU_LEVELS, 0);
+	return t->built;
+}
+
+unsigned mmu_prebuild_tree(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,
+			   unsigned source, unsigned flags, unsigned budget)
+{
+	struct tree t = { .cpu = cpu, .first = first_va.a & VA_MASK, .last = last_va.a & VA_MASK, .source = source,
+			  .flags = flags, .budget = budget, .tables = 128 + budget / 4 };
+
+	return run_tree(&t, root.n, mode);
+}
+
+unsigned mmu_prebuild_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, const struct mmu_present *set,
+			  unsigned source, unsigned flags)
+{
+	uint64_t base = set->va.a & VA_MASK & ~((1ull << 21) - 1);
+	struct tree t = { .cpu = cpu, .first = base, .last = base + (1ull << 21) - 1, .only = set->bits,
+			  .source = source, .flags = flags, .budget = MMU_ENTRIES, .tables = MMU_LEVELS * MAX_SHADOWS };
+
+	return run_tree(&t, root.n, mode);
+}
+
+/* ---- what a space has present ---------------------------------------------------------------------------------- */
+
+struct present_walk {
+	struct mmu *mmu;
+	struct tree range;	/* first and last, and tables left */
+	bool (*fn)(void *arg, const struct mmu_present *set);
+	void *arg;
+	unsigned calls;
+	bool stop;
+};
+
+static void present_leaves(struct present_walk *w, const struct place *at, const struct shadow_key *key, uint64_t base)
+{
+	struct mmu_present set = { .va = { base >> 47 ? base | ~VA_MASK : base }, .table = { key->gfn } };
+	unsigned i, last = last_index(&w->range, 1, base), n = 0;
+
+	for (i = first_index(&w->range, 1, base); i <= last; i++) {
+		if (!(spte_load(w->mmu, spte_id(at->page, i)) & MMU_PTE_P))
+			continue;
+		set.bits[i / 64] |= 1ull << (i % 64);
+		n++;
+	}
+	if (!n || !page_alive(&w->mmu->pages[at->page], at->gen))
+		return;
+	w->calls++;
+	w->stop = !w->fn(w->arg, &set);
+}
+
+static void present_table(struct present_walk *w, struct place at, unsigned level, uint64_t base)
+{
+	struct spage *p = &w->mmu->pages[at.page];
+	struct shadow_key key = page_key(p);
+	unsigned i, last = last_index(&w->range, level, base);
+	struct place child;
+
+	if (!page_alive(p, at.gen) || key.level != level || (key.role & ROLE_DIRECT) || !w->range.tables)
+		return;
+	w->range.tables--;
+	if (level == 1) {
+		present_leaves(w, &at, &key, base);
+		return;
+	}
+	for (i = first_index(&w->range, level, base); i <= last && !w->stop; i++) {
+		if (is_hole(level, i))
+			continue;
+		linked_child(w->mmu, spte_id(at.page, i), &child);
+		if (child.page != NOT_KNOWN)
+			present_table(w, child, level - 1, base + ((uint64_t)i << (MMU_PAGE_SHIFT + 9 * (level - 1))));
+	}
+}
+
+unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,
+			 bool (*fn)(void *arg, const struct mmu_present *set), void *arg)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct present_walk w = { .mmu = mmu, .fn = fn, .arg = arg };
+	struct place roots[MAX_SHADOWS];
+	unsigned n, i;
+
+	w.range = (struct tree){ .first = first_va.a & VA_MASK, .last = last_va.a & VA_MASK,
+				 .tables = mmu->cfg.pool_pages };	/* a shadow that several link counts as often */
+	if (root.n >= mmu->nr_gfns || w.range.first > w.range.last)
+		return 0;
+	n = find_roots(cpu, root.n, mode, false, roots);
+	for (i = 0; i < n && !w.stop; i++)
+		present_table(&w, roots[i], MMU_LEVELS, 0);
+	return w.calls;
+}
+
+/* ---- the synchronous baselines --------------------------------------------------------------------------------- */
 
 void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index)
 {
@@ -63,7 +406,7 @@ void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned 
 		last = MMU_ENTRIES - 1;
 	spin_lock(&p->lock);
 	for (i = first; i <= last && page_alive(p, gen); i++)
-		if (i != index && entry_prebuild(cpu, page, i, MMU_SRC_PREFETCH) == MMU_PB_BUILT)
+		if (i != index && entry_prebuild(cpu, page, i, MMU_SRC_PREFETCH, 0, NULL) == MMU_PB_BUILT)
 			STAT(cpu, prefetched);
 	spin_unlock(&p->lock);
 }

@@ -51,8 +51,10 @@ void leaf_remove(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large)
 		__atomic_sub_fetch(&mmu->large_leaves, 1, __ATOMIC_RELAXED);
 	if (spte & MMU_PTE_W)
 		stamp(mmu, gfn, large);
-	if (spte & SPTE_SOURCE_MASK)
+	if (spte & SPTE_SOURCE_MASK) {
 		STAT(cpu, prebuilt_removed);
+		sample_removed(cpu, spte);
+	}
 }
 
 void leaf_set_rights(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large, uint64_t set, uint64_t clear)

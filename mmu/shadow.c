@@ -5,7 +5,9 @@
 
 #include "mmu/internal.h"
 
-static uint32_t find(struct mmu *mmu, const struct shadow_key *key)
+#define QUIET_RMAP	64u	/* leaves of a frame that prebuilding looks through; more: it leaves the frame alone */
+
+uint32_t shadow_find(struct mmu *mmu, const struct shadow_key *key)
 {
 	for_each_shadow(mmu, key->gfn, p)
 		if (page_has_key(&mmu->pages[p], key))
@@ -61,9 +63,9 @@ int shadow_get(struct mmu_cpu *cpu, const struct shadow_key *key, bool ref, uint
 	spin_lock(lock);
 	if (!(key->role & ROLE_DIRECT) && (frame_flags(mmu, key->gfn) & FRAME_MOVING))
 		goto out;
-	found = find(mmu, key);
+	found = shadow_find(mmu, key);
 	if (!found) {
-		found = pool_take(mmu);
+		found = pool_take(mmu, 0);
 		if (!found)
 			goto out;
 		birth(cpu, found - 1, key);
@@ -80,6 +82,77 @@ out:
 	return err;
 }
 
+/*
+ * Frame lock. Makes of the frame what frame_refresh() would for a shadow of `level`, if that takes nothing away from any
+ * processor. False: it would have to.
+ */
+static bool protect_quietly(struct mmu_cpu *cpu, uint64_t gfn, unsigned level)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct gframe *f = &mmu->frames[gfn];
+	struct region2m *r = &mmu->regions2m[gfn >> 9];
+	struct spin *bucket = bucket_of(mmu, gfn);
+	uint32_t flags, id, seen = 0;
+	uint64_t clock = 0;
+	bool ok, unsync, newly = false;
+
+	spin_lock(bucket);
+	flags = frame_flags(mmu, gfn);
+	unsync = (flags & FRAME_UNSYNC) && level == 1 && f->pin <= 1 && !f->nr_upper;
+	ok = (flags & FRAME_SPECIAL) || !r->rmap;
+	for (id = f->rmap; ok && id && !unsync && !(flags & FRAME_WPROT); id = mmu->links[id - 1].next)
+		ok = !(spte_load(mmu, id - 1) & MMU_PTE_W) && ++seen < QUIET_RMAP;
+	if (ok && !(flags & FRAME_SPECIAL)) {
+		frame_set(mmu, gfn, FRAME_SPECIAL);
+		r->special++;
+	}
+	if (ok && !unsync && !(flags & FRAME_WPROT)) {
+		frame_set(mmu, gfn, FRAME_WPROT);
+		clock = f->w_clock > r->w_clock ? f->w_clock : r->w_clock;
+		newly = true;
+	}
+	spin_unlock(bucket);
+	if (newly && !kick_settled(mmu, clock))
+		sync_list(mmu, gfn);
+	return ok;
+}
+
+int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool make, uint32_t *page, uint32_t *gen,
+		     bool *fresh)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct spin *lock = frame_lock_of(mmu, key->gfn);
+	uint32_t found;
+	int err = -EBUSY;
+
+	*fresh = false;
+	if (!spin_trylock(lock))
+		return -EBUSY;
+	if (frame_flags(mmu, key->gfn) & FRAME_MOVING)
+		goto out;
+	found = shadow_find(mmu, key);
+	if (!found) {
+		err = make ? -ENOSPC : -ENOENT;
+		if (!make || !(found = pool_take(mmu, 2 * mmu->reserve)))
+			goto out;
+		err = -EBUSY;
+		if (!protect_quietly(cpu, key->gfn, key->level)) {
+			pool_give(mmu, found - 1);
+			goto out;
+		}
+		birth(cpu, found - 1, key);
+		frame_refresh(cpu, key->gfn);
+		STAT(cpu, prebuilt_tables);
+		*fresh = true;
+	}
+	*page = found - 1;
+	*gen = __atomic_load_n(&mmu->pages[*page].gen, __ATOMIC_ACQUIRE);
+	err = 0;
+out:
+	spin_unlock(lock);
+	return err;
+}
+
 void shadow_unref(struct mmu_cpu *cpu, uint32_t page)
 {
 	struct spage *p = &cpu->mmu->pages[page];
@@ -88,6 +161,27 @@ void shadow_unref(struct mmu_cpu *cpu, uint32_t page)
 	spin_lock(lock);
 	__atomic_sub_fetch(&p->refs, 1, __ATOMIC_RELAXED);
 	spin_unlock(lock);
+}
+
+/*
+ * A TLB that never went a new way would find the tables below it as they are, so a shadow that lags behind its table must
+ * not become reachable by one. The caller holds the lock of the page that will link it and has read *there* that the gPTE
+ * names the table: what is written to the table later could have been cached before (rule 1). A leaf table is compared
+ * entry by entry, which finds stores of which nobody told us, too. Above, what is listed anywhere might be below.
+ */
+bool shadow_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page)
+{
+	const struct spage *p = &mmu->pages[page];
+	unsigned i;
+
+	if (!__atomic_load_n(&p->present, __ATOMIC_ACQUIRE) || (key->role & ROLE_DIRECT))
+		return true;
+	if (key->level > 1)
+		return !sync_any_listed(mmu);
+	for (i = 0; i < MMU_ENTRIES; i++)
+		if (!entry_in_line(mmu, key, page, i))
+			return false;
+	return true;
 }
 
 /* ---- the end of a shadow page ---------------------------------------------------------------------------------- */
@@ -169,6 +263,43 @@ void shadow_zap(struct mmu_cpu *cpu, uint32_t page, bool orphans)
 	spin_unlock(&p->lock);
 	cpu->owed_pages++;
 	STAT(cpu, zaps);
+}
+
+/* A page that no entry ever linked since its last kicks, nor has one: no processor knows it. Roots may be cached. */
+static bool unknown(const struct spage *p, uint32_t gen)
+{
+	return page_alive(p, gen) && page_key(p).level < MMU_LEVELS && !__atomic_load_n(&p->parents, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&p->present, __ATOMIC_ACQUIRE) && !__atomic_load_n(&p->holds, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&p->refs, __ATOMIC_ACQUIRE);
+}
+
+void shadow_discard(struct mmu_cpu *cpu, uint32_t page, uint32_t gen)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct spage *p = &mmu->pages[page];
+	struct shadow_key key = page_key(p);
+	struct spin *lock = frame_lock_of(mmu, key.gfn);
+	bool mine = false;
+
+	if (!page_alive(p, gen) || !spin_trylock(lock))
+		return;		/* as an orphan it ages and is reclaimed */
+	if (page_alive(p, gen) && spin_trylock(&p->lock)) {
+		spin_lock(&p->parents_lock);
+		mine = unknown(p, gen);
+		if (mine) {
+			__atomic_add_fetch(&p->gen, 1, __ATOMIC_RELEASE);
+			__atomic_store_n(&p->state, PAGE_DEAD, __ATOMIC_RELEASE);
+		}
+		spin_unlock(&p->parents_lock);
+		spin_unlock(&p->lock);
+	}
+	if (mine) {
+		unlink_shadow(mmu, key.gfn, page);
+		count_shadow(mmu, &key, -1);
+		frame_refresh(cpu, key.gfn);
+		pool_give(mmu, page);
+	}
+	spin_unlock(lock);
 }
 
 void shadow_zap_orphans(struct mmu_cpu *cpu)

@@ -128,6 +128,15 @@ void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
 	spin_unlock(lock);
 }
 
+void sync_table(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
+
+	spin_lock(lock);
+	compare(cpu, gfn, 0, MMU_ENTRIES);
+	spin_unlock(lock);
+}
+
 void mmu_flush(struct mmu_cpu *cpu)
 {
 	sync_all(cpu);

@@ -28,7 +28,7 @@ static void fix_shadows(struct mmu_cpu *cpu, uint64_t table, unsigned index)
 		if (!entry_sync(cpu, page, index))
 			kick_adopt_entry(cpu, spte_id(page, index));
 		if (mmu->cfg.fill == MMU_FILL_EAGER &&
-		    entry_prebuild(cpu, page, index, MMU_SRC_EAGER) == MMU_PB_BUILT)
+		    entry_prebuild(cpu, page, index, MMU_SRC_EAGER, 0, NULL) == MMU_PB_BUILT)
 			STAT(cpu, eager);
 		spin_unlock(&p->lock);
 	}

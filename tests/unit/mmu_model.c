@@ -255,7 +255,7 @@ static bool search_entry(const struct search *s, unsigned level, uint64_t gpte, 
 		moment = from;
 	if (moment >= to)
 		return false;
-	if (!(gpte & MMU_PTE_P) || !(gpte & MMU_PTE_A) || is_reserved(s->m, gpte, level))
+	if (!(gpte & MMU_PTE_P) || (!(gpte & MMU_PTE_A) && !s->m->any_table) || is_reserved(s->m, gpte, level))
 		return false;
 	if (s->mode == MMU_USER && !(gpte & MMU_PTE_U))
 		return false;
@@ -332,7 +332,7 @@ void model_expect(const struct mmu_model *m, const struct model_walk *walk, enum
 		return;
 	}
 
-	ever = m->ever[walk->gfn];
+	ever = m->any_table ? upper | 1u << 1 : m->ever[walk->gfn];
 	pin = m->pin[walk->gfn];
 	for (i = 0; i < depth; i++)
 		if (walk->path[i].gfn == walk->gfn)

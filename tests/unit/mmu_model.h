@@ -50,6 +50,8 @@ struct model_floor {		/* invlpg: from `at` on, this address of this space was ca
 struct mmu_model {
 	uint64_t nr_gfns;
 	bool nx;
+	bool any_table;			/* others prebuild: any frame may be a table that no walk went through, and A be set
+					 * in any entry behind our back */
 	uint64_t now;			/* counts events */
 	uint64_t flushed;		/* nothing read before this moment may still be cached */
 	uint64_t *mem;			/* [gfn * 512 + index]; all arrays are mapped, untouched pages cost nothing */

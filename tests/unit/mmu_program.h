@@ -25,6 +25,7 @@ struct program_options {
 	bool huge;		/* 1 GiB guest pages, frames outside the range */
 	bool remap;
 	bool moved;		/* another thread moves frames of the range */
+	bool strangers;		/* another thread prebuilds here: A appears in entries, any frame may become a table */
 	bool empty;		/* start from zeroed tables and no root loaded */
 };
 

@@ -40,13 +40,15 @@ static void check_ad(struct program *p, const struct model_walk *walk, uint32_t 
 		for (k = 0; k < walk->depth; k++)	/* a table may be met twice, at two levels */
 			if (walk->path[k].gfn == s->gfn && walk->path[k].index == s->index)
 				may |= ad_bits(walk, k, access, through);
+		if (p->opt.strangers && (is & MMU_PTE_A))
+			was |= MMU_PTE_A;
 		world_check(p->cpu, !((is ^ was) & ~may), "step %llu: a fault changed gfn %#llx entry %u (level %u) from "
 			    "%#llx to %#llx (verdict %d)", (unsigned long long)p->step, (unsigned long long)s->gfn,
 			    s->index, s->level, (unsigned long long)was, (unsigned long long)is, verdict);
 		world_check(p->cpu, !granted || (is & may) == may, "step %llu: gfn %#llx entry %u (level %u) is %#llx "
 			    "after a granted access %#x", (unsigned long long)p->step, (unsigned long long)s->gfn,
 			    s->index, s->level, (unsigned long long)is, access);
-		if (is != was)
+		if (is != model_load(p->m, s->gfn, s->index))
 			model_set_bits(p->m, s->gfn, s->index, is);
 	}
 }
@@ -158,7 +160,7 @@ static void access_granted(struct program *p, enum mmu_mode mode, uint64_t va, u
 		return;
 	}
 	value = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-	world_check(p->cpu, value == model_load(p->m, gfn, index) || (uint64_t)gfn == p->moving,
+	world_check(p->cpu, same_word(p, value, model_load(p->m, gfn, index)) || (uint64_t)gfn == p->moving,
 		    "step %llu: read %#llx from gfn %#llx[%u], last written %#llx", (unsigned long long)p->step,
 		    (unsigned long long)value, (unsigned long long)gfn, index,
 		    (unsigned long long)model_load(p->m, gfn, index));

@@ -59,6 +59,7 @@ bool is_linear(const struct program *p, uint64_t gfn, unsigned index);
 void set_up_tables(struct program *p);
 
 /* mmu_program.c: promises and checks. */
+bool same_word(const struct program *p, uint64_t is, uint64_t was);	/* A that a stranger set aside, which an update may have kept */
 void when_done(struct program *p, struct when w);	/* `w` holds once the kicks owed now are done */
 void kick(struct program *p, struct world_cpu *cpu);
 void kick_all(struct program *p);

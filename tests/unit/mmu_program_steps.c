@@ -281,27 +281,119 @@ static void step_pin(struct program *p)
 	}
 }
 
+/* Prebuilding may have set A in present entries, and changed nothing else of the guest's. */
+static void learn_young(struct program *p, uint64_t gfn, unsigned index)
+{
+	uint64_t is = world_read(p->w, gfn, index), was = model_load(p->m, gfn, index);
+
+	if (is == was)
+		return;
+	world_check(p->cpu, is == (was | MMU_PTE_A) && (was & MMU_PTE_P), "step %llu: prebuilding changed gfn %#llx[%u] from "
+		    "%#llx to %#llx", (unsigned long long)p->step, (unsigned long long)gfn, index,
+		    (unsigned long long)was, (unsigned long long)is);
+	model_set_bits(p->m, gfn, index, is);
+}
+
+/* Everything below an entry of a table may have become a table. */
+static void note_tables(struct program *p, uint64_t gfn, unsigned first, unsigned last, unsigned level)
+{
+	for (; level > 1 && first <= last; first++) {
+		uint64_t gpte = model_load(p->m, gfn, first), child = (gpte & MMU_PTE_ADDR) >> 12;
+
+		if (!(gpte & MMU_PTE_P) || ((gpte & MMU_PTE_PS) && level < 4) || child >= p->w->opt.nr_gfns)
+			continue;
+		p->m->ever[child] |= 1u << (level - 1);
+		note_tables(p, child, 0, 511, level - 1);
+	}
+}
+
 static void step_prebuild(struct program *p)
 {
-	unsigned level = percent(p, 90) ? 1 : 1 + below(p, 4), n, index, run = 1 + below(p, 8);
+	unsigned level = percent(p, 70) ? 1 : 1 + below(p, 4), n, index, run = 1 + below(p, 8);
 	uint64_t gfn = percent(p, 98) ? some_table(p, level) : some_data(p);
 	unsigned source = MMU_SRC_FIRST_HEURISTIC + below(p, MMU_SOURCES - MMU_SRC_FIRST_HEURISTIC);
+	unsigned flags = below(p, 8);
 	enum mmu_prebuilt r;
 	uint64_t gpte;
 
 	index = some_index(p, level);
 	for (n = 0; n < run; n++, index = (index + 1) % 512) {
 		gpte = model_load(p->m, gfn, index);
-		r = mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, index, source);
-		world_check(p->cpu, r <= MMU_PB_NOTHING, "prebuild said %d", r);
-		world_check(p->cpu, r != MMU_PB_BUILT || ((gpte & MMU_PTE_P) && (gpte & MMU_PTE_A)),
+		r = mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, index, source, flags);
+		world_check(p->cpu, r <= MMU_PB_BUSY && (r != MMU_PB_NO_ROOM || (flags & MMU_PB_TABLES)),
+			    "prebuild with flags %u said %d", flags, r);
+		world_check(p->cpu, r != MMU_PB_BUILT ||
+			    ((gpte & MMU_PTE_P) &&
+			     ((gpte & MMU_PTE_A) || (flags & MMU_PB_YOUNG) || p->opt.strangers)),
 			    "step %llu: prebuilt gfn %#llx[%u] from gPTE %#llx", (unsigned long long)p->step,
 			    (unsigned long long)gfn, index, (unsigned long long)gpte);
-		world_check(p->cpu, p->m->ever[gfn] || r == MMU_PB_NO_SHADOW || r == MMU_PB_NOTHING,
+		world_check(p->cpu, p->m->ever[gfn] || p->opt.strangers || r == MMU_PB_NO_SHADOW || r == MMU_PB_NOTHING || r == MMU_PB_BUSY,
 			    "prebuild into gfn %#llx, never a table: %d", (unsigned long long)gfn, r);
+		if (p->opt.strangers)
+			continue;
+		learn_young(p, gfn, index);
+		for (level = 2; (flags & MMU_PB_TABLES) && level <= MMU_LEVELS; level++)
+			if (p->m->ever[gfn] >> level & 1)
+				note_tables(p, gfn, index, index, level);
 	}
-	mmu_prebuild(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns + 5 }, 3, source);
-	mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, 512, source);
+	mmu_prebuild(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns + 5 }, 3, source, flags);
+	mmu_prebuild(p->cpu->cpu, (gfn_t){ gfn }, 512, source, flags);
+}
+
+struct clone {
+	struct program *p;
+	uint64_t root;
+	enum mmu_mode mode;
+	unsigned source, flags, built;
+};
+
+static bool clone_set(void *arg, const struct mmu_present *set)
+{
+	struct clone *c = arg;
+	unsigned n = 0, i, built;
+
+	for (i = 0; i < 8; i++)
+		n += __builtin_popcountll(set->bits[i]);
+	world_check(c->p->cpu, n && !(set->va.a & 0x1fffff) && set->table.n < c->p->w->opt.nr_gfns,
+		    "present set of %u pages at va %#llx", n, (unsigned long long)set->va.a);
+	built = mmu_prebuild_set(c->p->cpu->cpu, (gfn_t){ c->root }, c->mode, set, c->source, c->flags);
+	world_check(c->p->cpu, built <= n + 1, "prebuild_set built %u of %u", built, n);	/* or one large leaf */
+	c->built += built;
+	return percent(c->p, 90);
+}
+
+/* A tree of any shape, hostile ones included: terminates, and changes nothing but A. */
+static void step_prebuild_tree(struct program *p)
+{
+	struct clone c = { .p = p, .root = some_table(p, percent(p, 95) ? 4 : 1 + below(p, 3)), .mode = below(p, 2),
+			   .source = MMU_SRC_FIRST_HEURISTIC + below(p, 4), .flags = below(p, 8) };
+	uint64_t first = some_va(p), last = percent(p, 50) ? ~0ull : some_va(p), gfn;
+	unsigned budget = 1 + below(p, 200), index;
+
+	if (percent(p, 30)) {
+		mmu_present_set(p->cpu->cpu, (gfn_t){ some_table(p, 4) }, below(p, 2), (gva_t){ first }, (gva_t){ last },
+				clone_set, &c);
+	} else {
+		c.built = mmu_prebuild_tree(p->cpu->cpu, (gfn_t){ c.root }, c.mode, (gva_t){ first }, (gva_t){ last },
+					    c.source, c.flags, budget);
+		world_check(p->cpu, c.built <= budget, "a tree of %u leaves, budget %u", c.built, budget);
+	}
+	world_trace(p->cpu, "prebuild tree of gfn %#llx mode %d flags %u: %u", (unsigned long long)c.root, c.mode, c.flags,
+		    c.built);
+	mmu_prebuild_tree(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns }, c.mode, (gva_t){ 0 }, (gva_t){ ~0ull }, 3, c.flags, 9);
+	if (p->opt.strangers)
+		return;
+	for (gfn = p->opt.base; gfn < p->opt.base + PROG_RANGE && gfn < p->w->opt.nr_gfns; gfn++)
+		if (memcmp(world_mfn_words(p->w, p->w->gfn_mfn[gfn]), &p->m->mem[gfn * 512], MMU_PAGE_SIZE) &&
+		    gfn != p->moving)
+			for (index = 0; index < 512; index++)
+				learn_young(p, gfn, index);
+	if (c.flags & MMU_PB_TABLES) {
+		p->m->ever[c.root] |= 1u << 4;
+		note_tables(p, c.root, 0, 511, 4);
+	}
+	if (percent(p, 20))
+		check_all(p);
 }
 
 void remap_finish(struct program *p)
@@ -438,7 +530,7 @@ static void step_mark_dirty(struct program *p)
 	mmu_mark_dirty(p->w->mmu, (gfn_t){ p->w->opt.nr_gfns + 1 });
 	p->ever_dirty[gfn] = 1;
 	/* A data frame may be in use as a table: then this store is an update nobody announced. */
-	if (p->m->ever[gfn] || p->m->pin[gfn])
+	if (p->m->ever[gfn] || p->m->pin[gfn] || p->opt.strangers)
 		mmu_updated(p->cpu->cpu, (gfn_t){ gfn }, index);
 }
 
@@ -470,7 +562,7 @@ static void step_translate(struct program *p)
 		    "%#llx", (unsigned long long)p->step, mode, (unsigned long long)va, (unsigned long long)got.gfn.n,
 		    (unsigned long long)walk.gfn);
 	world_check(p->cpu, got.table.n == last->gfn && got.index == last->index && got.level == last->level &&
-		    got.gpte == last->gpte, "step %llu: translate mode %d va %#llx: stopped at %#llx[%u] level %u, should "
+		    same_word(p, got.gpte, last->gpte), "step %llu: translate mode %d va %#llx: stopped at %#llx[%u] level %u, should "
 		    "be %#llx[%u] level %u", (unsigned long long)p->step, mode, (unsigned long long)va,
 		    (unsigned long long)got.table.n, got.index, got.level, (unsigned long long)last->gfn, last->index,
 		    last->level);
@@ -492,6 +584,7 @@ static const struct {
 	{ .weight =  35, .step = step_load },
 	{ .weight =  40, .step = step_pin },
 	{ .weight =  90, .step = step_prebuild },
+	{ .weight =  10, .step = step_prebuild_tree },
 	{ .weight =  25, .step = step_remap, .remap = true },
 	{ .weight =  20, .step = step_dirty, .global = true },
 	{ .weight =  15, .step = step_mark_dirty },

@@ -122,7 +122,7 @@ struct world *world_create(const struct world_options *opt)
 		.fill = opt->fill, .prefetch = opt->prefetch, .prefetch_n = opt->prefetch_n,
 		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad,
 		.table_kick_min = opt->table_kick_min, .audit = opt->audit,
-		.audit_failed = audit_failed, .audit_arg = w,
+		.sample_every = opt->sample_every, .audit_failed = audit_failed, .audit_arg = w,
 	};
 	build_hole(w);
 	for (c = 0; c < opt->cpus; c++)		/* world_fail() works from here on */

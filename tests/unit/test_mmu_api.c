@@ -399,20 +399,20 @@ static void test_prebuild(void **state)
 	struct rig r = rig_open_plain();
 	struct mmu_cpu *cpu = r.cpu->cpu;
 
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3), MMU_PB_NO_SHADOW);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3, 0), MMU_PB_NO_SHADOW);
 	program_access(r.p, MMU_USER, VA(1), 0);
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3), MMU_PB_BUILT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3, 0), MMU_PB_BUILT);
 	assert_true(shadow_allows(&r, MMU_USER, VA(5), MMU_PF_W));
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3), MMU_PB_PRESENT);
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 300, 3), MMU_PB_NOTHING);
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ 400 }, 5, 3), MMU_PB_NO_SHADOW);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 5, 3, 0), MMU_PB_PRESENT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 300, 3, 0), MMU_PB_NOTHING);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ 400 }, 5, 3, 0), MMU_PB_NO_SHADOW);
 	program_update(r.p, L1, 6, (uint64_t)DATA << 12 | (LEAF & ~MMU_PTE_A));
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 3), MMU_PB_NOTHING);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 3, 0), MMU_PB_NOTHING);
 	program_update(r.p, L1, 6, (uint64_t)NR_GFNS << 12 | LEAF);
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 3), MMU_PB_NOTHING);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 3, 0), MMU_PB_NOTHING);
 	/* Without D in the guest's entry there is no right to write: the first write has to set it. */
 	program_update(r.p, L1, 6, (uint64_t)DATA << 12 | (LEAF & ~MMU_PTE_D));
-	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 31), MMU_PB_BUILT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 6, 31, 0), MMU_PB_BUILT);
 	assert_false(shadow_allows(&r, MMU_USER, VA(6), MMU_PF_W));
 	assert_true(shadow_allows(&r, MMU_USER, VA(6), 0));
 	assert_int_equal(stats_of(&r).prebuilt, 2);
@@ -482,7 +482,7 @@ static void test_remap(void **state)
 	f = mmu_fault(r.cpu->cpu, MMU_USER, (gva_t){ VA(1) }, 0);
 	r.cpu->seen.again++;
 	assert_int_equal(f.verdict, MMU_AGAIN);
-	assert_int_equal(mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 1, 3), MMU_PB_NOTHING);
+	assert_int_equal(mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 1, 3, 0), MMU_PB_NOTHING);
 	assert_false(shadow_allows(&r, MMU_USER, VA(1), 0));
 
 	world_copy_frame(r.w, to, DATA + 1);
@@ -546,7 +546,7 @@ static void test_dirty_log(void **state)
 	/* Unaligned ranges; a prebuilt entry must not open what is clean; stores to page tables count. */
 	program_access(r.p, MMU_USER, VA(3), MMU_PF_W);
 	assert_int_equal(fetch64(&r, DATA + 1), 1ull << 2);
-	mmu_prebuild(cpu, (gfn_t){ L1 }, 20, 3);
+	mmu_prebuild(cpu, (gfn_t){ L1 }, 20, 3, 0);
 	assert_false(shadow_allows(&r, MMU_USER, VA(20), MMU_PF_W));
 	fetch64(&r, 0);
 	program_update(r.p, L1, 21, 0);
@@ -587,7 +587,7 @@ static void test_kicks(void **state)
 		for (i = 0; i < 3; i++) {
 			mmu_update(r.cpu->cpu, (gfn_t){ L1 }, 5, 0, false);
 			mmu_update(r.cpu->cpu, (gfn_t){ L1 }, 5, (uint64_t)(DATA + 5) << 12 | LEAF, false);
-			mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 5, 3);
+			mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 5, 3, 0);
 		}
 		assert_true(mmu_kick_pending(r.cpu->cpu));
 		assert_int_equal(mmu_kick_next(r.cpu->cpu, kicks, 0), 0);

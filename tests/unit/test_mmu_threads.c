@@ -64,13 +64,18 @@ static void *run_prebuilder(void *arg)
 		unsigned index = rng_below(&rng, rng_percent(&rng, 80) ? 34 : 512), n;
 
 		for (n = 0; n < 8; n++)
-			mmu_prebuild(c->prebuilder->cpu, (gfn_t){ gfn }, (index + n) % 512, 3 + rng_below(&rng, 29));
-		if (mmu_kick_pending(c->prebuilder->cpu))
-			world_kick(c->prebuilder);
+			mmu_prebuild(c->prebuilder->cpu, (gfn_t){ gfn }, (index + n) % 512, 3 + rng_below(&rng, 29),
+				     rng_below(&rng, 8));
+		if (rng_percent(&rng, 10))
+			mmu_prebuild_tree(c->prebuilder->cpu, (gfn_t){ gfn }, rng_below(&rng, 2),
+					  (gva_t){ rng_below(&rng, 2) ? 0 : 0xffff880000000000ull }, (gva_t){ ~0ull },
+					  3 + rng_below(&rng, 29), rng_below(&rng, 8), 1 + rng_below(&rng, 64));
+		if (rng_percent(&rng, 1))
+			mmu_sample_sweep(c->w->mmu, rng_below(&rng, 2));
+		world_check(c->prebuilder, !mmu_kick_pending(c->prebuilder->cpu), "prebuilding owes a kick");
 		if (rng_percent(&rng, 2))
 			sched_yield();
 	}
-	world_kick(c->prebuilder);
 	return NULL;
 }
 
@@ -153,7 +158,7 @@ static void run_crowd(uint64_t seed, uint32_t pool_pages, void *(*interfere)(voi
 	c.prebuilder = &c.w->cpus[PROGRAMS + 1];
 	c.seen = calloc(wo.nr_gfns / 64, 8);
 	for (i = 0; i < PROGRAMS; i++) {
-		struct program_options po = { .seed = seed + i, .base = BASE(i), .moved = interfere == run_mover };
+		struct program_options po = { .seed = seed + i, .base = BASE(i), .strangers = true, .moved = interfere == run_mover };
 
 		struct world_cpu *cpu = &c.w->cpus[i];
 
@@ -337,7 +342,7 @@ static void *run_reader(void *arg)
 
 	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
 		for (n = 0; n < 8; n++)
-			mmu_prebuild(cpu->cpu, (gfn_t){ 13 }, rng_below(&rng, ENTRIES), 3);
+			mmu_prebuild(cpu->cpu, (gfn_t){ 13 }, rng_below(&rng, ENTRIES), 3, 0);
 		for (n = 0; n < 8; n++)
 			shared_read(s, cpu, rng_below(&rng, ENTRIES));
 		if (mmu_kick_pending(cpu->cpu))

@@ -143,7 +143,7 @@ static void builds_what_the_guest_wrote(void **state)
 	struct fixture *f = *state;
 	struct helper_stats s;
 
-	start(f, "update", 1000);
+	start(f, "update,young=0", 1000);
 	for (unsigned i = 1; i <= 8; i++)
 		guest_writes(f, i, (uint64_t)(8 + i) << 12 | BITS);
 	guest_writes(f, 20, 0);				/* nothing to build */
