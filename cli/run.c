@@ -23,7 +23,7 @@
 enum {
 	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
-	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_FAULT_MAP,
+	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
 
 static const struct argp_option options[] = {
@@ -68,11 +68,14 @@ static const struct argp_option options[] = {
 	{ "timeout", OPT_TIMEOUT, "TIME", 0, "End the run after this long: 500ms, 60s, 2m, 1h", 3 },
 	{ "stats", OPT_STATS, "FILE", 0, "Write configuration and counters as JSON", 3 },
 	{ "fault-map", OPT_FAULT_MAP, NULL, 0, "... and where and when faults came, for 'umbra report'", 3 },
+	{ "profile", OPT_PROFILE, "FILE", 0, "Sample where the guest spends its time: folded stacks into FILE, a flame graph "
+	  "into FILE.svg", 3 },
+	{ "profile-hz", OPT_PROFILE_HZ, "N", 0, "Samples per second, 1 to 10000 (default 499)", 3 },
 	{ "control", OPT_CONTROL, "PATH|off", 0, "Socket that answers 'umbra stat' and 'umbra top' (default: "
 	  "<pid>.sock in $XDG_RUNTIME_DIR/umbra or /run/umbra)", 3 },
 	{ "table", OPT_TABLE, NULL, 0, "Print the counters to stderr at the end (default)", 3 },
 	{ "no-table", OPT_NO_TABLE, NULL, 0, "Do not print the counters", 3 },
-	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps", 3 },
+	{ "symbols", OPT_SYMBOLS, "FILE", 0, "System.map of the kernel, for crash dumps and profiles (default: the kernel's own tables)", 3 },
 	{ "trace", OPT_TRACE, "FILE", 0, "Record page-table updates, pins, root loads and faults, for 'umbra replay'", 3 },
 	{ "trace-exits", OPT_TRACE_EXITS, "N", 0, "Exits to keep for a crash dump (default 64)", 3 },
 	{ "verbose", 'v', NULL, 0, "Say more on stderr", 3 },
@@ -353,6 +356,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_output("stats", arg, &config->stats);
 	case OPT_TRACE:
 		return parse_output("trace", arg, &config->trace);
+	case OPT_PROFILE:
+		return parse_output("profile", arg, &config->profile);
+	case OPT_PROFILE_HZ:
+		r = parse_number("profile-hz", arg, 1, 10000, &n);
+		config->profile_hz = n;
+		break;
 	case OPT_CONTROL:
 		return parse_control(arg, &config->control);
 	case OPT_FAULT_MAP:

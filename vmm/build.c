@@ -228,7 +228,20 @@ static void load_symbols(struct vm *vm, const struct image *img)
 	if (!vm->config->symbols)
 		symbols_from_image(img, &vm->symbols);	/* best effort: a bzImage has none */
 	else if (symbols_load(vm->config->symbols, IMAGE_SIZE_LIMIT, &vm->symbols, &err))
-		fprintf(stderr, "umbra: %s; going on without names\n", err.text);
+		fprintf(stderr, "umbra: %s; going on without\n", err.text);
+	if (!vm->symbols && vm->config->profile)
+		symbols_from_kallsyms(img->elf, img->elf_size, &vm->symbols);
+}
+
+void domain_late_symbols(struct vm *vm)
+{
+	struct image_error err;
+	struct image *img;
+
+	if (vm->symbols || image_open(vm->config->kernel, IMAGE_SIZE_LIMIT, &img, &err))
+		return;
+	symbols_from_kallsyms(img->elf, img->elf_size, &vm->symbols);
+	image_close(img);
 }
 
 int domain_build(struct vm *vm)

@@ -195,8 +195,10 @@ static int run(struct vcpu *v)
 
 	if (v->exit_tsc)
 		v->counters.vmm_cycles += before - v->exit_tsc;
+	v->in_kvm = true;
 	r = ioctl(v->fd, KVM_RUN, 0);
 	e = r < 0 ? errno : 0;
+	v->in_kvm = false;
 	after = __rdtsc();
 	v->counters.guest_cycles += after - before;
 	v->exit_tsc = after;

@@ -10,26 +10,13 @@
 #include <string.h>
 
 #include "vmm/image.h"
-#include "vmm/symbols.h"
+#include "vmm/symbols_priv.h"
 
 /* Further than this behind a symbol an address has nothing to do with it. Linux's largest function is far below. */
 #define REACH		(1ull << 20)
 #define UPPER_HALF	(1ull << 63)
 
-struct symbol {
-	uint64_t addr;
-	uint32_t name;		/* offset in symbols.names */
-	uint32_t rank;		/* among symbols of one address the lowest is shown: global functions first */
-};
-
-struct symbols {
-	char *names;		/* terminated by a NUL, whatever the file said */
-	struct symbol *table;	/* by address, one per address */
-	size_t count;
-	size_t room;
-};
-
-static int symbols_add(struct symbols *s, uint64_t addr, size_t name, uint32_t rank)
+int symbols_add(struct symbols *s, uint64_t addr, size_t name, uint32_t rank)
 {
 	if (s->count == s->room) {
 		size_t room = s->room ? 2 * s->room : 4096;
@@ -55,9 +42,7 @@ static int compare(const void *a, const void *b)
 	return x->name < y->name ? -1 : x->name > y->name;
 }
 
-/* Sorts, keeps one per address, and drops what can only mislead: a kernel in the upper half has per-CPU offsets and
- * absolute constants as "addresses" in the lower one, which would give a null pointer plus 0x18 a name. */
-static void symbols_finish(struct symbols *s)
+void symbols_finish(struct symbols *s)
 {
 	size_t kept = 0, i = 0;
 
@@ -260,11 +245,9 @@ fail:
 
 /* ---- lookup ------------------------------------------------------------------------------------------------------ */
 
-const char *symbols_name(const struct symbols *syms, uint64_t addr, char *buf, size_t size)
+static const struct symbol *look_up(const struct symbols *syms, uint64_t addr)
 {
 	size_t lo = 0, hi = syms ? syms->count : 0;
-	const struct symbol *sym;
-	int n;
 
 	while (lo < hi) {	/* the first symbol above addr */
 		size_t mid = lo + (hi - lo) / 2;
@@ -274,8 +257,24 @@ const char *symbols_name(const struct symbols *syms, uint64_t addr, char *buf, s
 		else
 			hi = mid;
 	}
-	sym = lo ? &syms->table[lo - 1] : NULL;
-	if (!sym || addr - sym->addr >= REACH) {
+	return lo && addr - syms->table[lo - 1].addr < REACH ? &syms->table[lo - 1] : NULL;
+}
+
+bool symbols_start(const struct symbols *syms, uint64_t addr, uint64_t *start)
+{
+	const struct symbol *sym = look_up(syms, addr);
+
+	if (sym)
+		*start = sym->addr;
+	return sym;
+}
+
+const char *symbols_name(const struct symbols *syms, uint64_t addr, char *buf, size_t size)
+{
+	const struct symbol *sym = look_up(syms, addr);
+	int n;
+
+	if (!sym) {
 		snprintf(buf, size, "0x%" PRIx64, addr);
 		return buf;
 	}

@@ -13,6 +13,7 @@
 
 #include "mmu/probe.h"
 #include "vmm/faultmap.h"
+#include "vmm/profile.h"
 #include "vmm/vm.h"
 
 /* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
@@ -203,6 +204,7 @@ void *vcpu_thread(void *arg)
 	sigdelset(&set, SIGFPE);
 	sigdelset(&set, SIGILL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	profile_thread_begin(v);
 
 	if (!atomic_load(&v->up) && !(vcpu_park(v) && xen_vcpu_start(v)))
 		return NULL;
@@ -225,8 +227,11 @@ void *vcpu_thread(void *arg)
 		debugreg_after_run(v, &e);
 		trace_exit(v, &e);
 		PROBE(exit, v->id, v->mode, v->regs.r.rip, e.event, e.vector, e.cr2);
+		profile_after_exit(v, &e);
 		handle(v, &e);
+		profile_after_handling(v);
 	}
+	profile_thread_end(v);
 	this_run = NULL;
 	return NULL;
 }

@@ -13,6 +13,7 @@
 
 #include "vmm/control.h"
 #include "vmm/ept.h"
+#include "vmm/profile.h"
 #include "vmm/shim_abi.h"
 #include "vmm/symbols.h"
 #include "vmm/vm.h"
@@ -31,6 +32,7 @@ void vmm_config_init(struct vmm_config *c)
 		.gates = true,
 		.table = true,
 		.trace_exits = 64,
+		.profile_hz = 499,
 	};
 }
 
@@ -81,6 +83,7 @@ void vcpu_crash(struct vcpu *v, const char *fmt, ...)
 		size_t size;
 		FILE *f = open_memstream(&v->vm->dump, &size);
 
+		domain_late_symbols(v->vm);
 		if (f) {
 			fprintf(f, "umbra: vCPU %u: %s\n", v->id, why);
 			dump_vcpu(v, f);
@@ -229,6 +232,7 @@ static int machine_create(struct vm *vm, const char **what)
 
 static void machine_destroy(struct vm *vm)
 {
+	profile_free(vm);
 	kvm_stats_close(vm->kvm_stats);
 	for (unsigned i = 0; vm->vcpus && i < vm->nr_vcpus; i++)
 		vcpu_fini(&vm->vcpus[i]);
@@ -341,10 +345,15 @@ static int run_once(const struct vmm_config *config, bool *again)
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}
-	r = control_start(&vm);
+	r = profile_start(&vm);
+	if (r)
+		fprintf(stderr, "umbra: --profile: %s\n", strerror(-r));
 	if (!r)
+		r = control_start(&vm);
+	if (!r) {
 		vm.populated = ept_populated(&vm);
-	run_vcpus(&vm);
+		run_vcpus(&vm);
+	}
 	control_stop(&vm);
 	feed_stop(&vm);
 	if (r) {
@@ -361,6 +370,8 @@ static int run_once(const struct vmm_config *config, bool *again)
 	code = *again ? VMM_EXIT_OK : verdict(&vm);
 	if (!config->quiet || code)
 		fprintf(stderr, "umbra: %s\n", vm.end_reason);
+	if (!*again && profile_finish(&vm))
+		code = code ? code : VMM_EXIT_ERROR;
 	if (config->table && !*again)
 		stats_print_table(&vm, stderr);
 	if (config->stats && !*again) {

@@ -24,6 +24,7 @@ struct vm;
 struct vcpu;
 struct console;
 struct control;
+struct profile_cpu;
 struct symbols;
 struct feed;
 struct faultmap;
@@ -158,6 +159,8 @@ struct vcpu {
 	struct exit_record *trace;
 	unsigned trace_at, trace_size;
 	uint64_t exit_tsc;
+	struct profile_cpu *profile;	/* NULL: none */
+	volatile int in_kvm;		/* for this thread's signal handlers: KVM_RUN has begun and not ended */
 };
 
 struct vm {
@@ -445,6 +448,9 @@ bool evtchn_pending(struct vcpu *v);			/* an upcall is due and not masked */
 /* ---- build.c: the domain builder ------------------------------------------------------------------------------------------ */
 /* Loads kernel and initrd into RAM, makes boot page tables, start_info; sets up vCPU 0. Prints its own message. */
 int domain_build(struct vm *vm);
+/* Names for a crash dump if there are none yet, from the kernel's own tables. Takes a tenth of a second: not for a crash that
+ * may never come. */
+void domain_late_symbols(struct vm *vm);
 
 /* ---- console.c (I/O thread) --------------------------------------------------------------------------------------------------- */
 int console_start(struct vm *vm);		/* makes the I/O thread; raw tty if stdin is one */

@@ -65,6 +65,8 @@ struct vmm_config {
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
 	double timeout;			/* seconds; 0: none */
 	const char *control;		/* path of the control socket; "": none; NULL: the default place */
+	const char *profile;		/* file for a profile of the guest as folded stacks, or NULL */
+	unsigned profile_hz;		/* samples per second and vCPU */
 	const char *stats;		/* file to write counters to as JSON, or NULL */
 	const char *trace;		/* file to record what heuristics see to, or NULL */
 	bool fault_map;			/* where and when faults came, into stats */

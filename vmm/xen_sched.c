@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "vmm/profile.h"
 #include "vmm/xen_clock.h"
 
 #define POLL_PORTS_MAX	128	/* as Xen's do_poll() */
@@ -37,6 +38,7 @@ void vcpu_block(struct vcpu *v)
 	atomic_store(&v->blocked, true);
 	if (!has_reason(v)) {
 		xen_runstate(v, RUNSTATE_blocked);
+		profile_pause(v, true);
 		do {
 			uint64_t next = xen_next_deadline(v), now = next ? vm_now(v->vm) : 0;
 			uint64_t left = next > now ? next - now : 0;
@@ -46,6 +48,7 @@ void vcpu_block(struct vcpu *v)
 			if (ppoll(&fd, 1, next ? &t : NULL, NULL) > 0)
 				(void)!read(v->wake_fd, &count, sizeof count);
 		} while (!has_reason(v));
+		profile_pause(v, false);
 		xen_runstate(v, RUNSTATE_running);
 	}
 	atomic_store(&v->blocked, false);

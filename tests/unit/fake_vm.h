@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "vmm/profile.h"
 #include "vmm/vm.h"
 
 #define FAKE_VA		0xffff888000000000ull
@@ -106,6 +107,10 @@ static uint8_t *fake_at(uint64_t va, size_t bytes)
 {
 	return va >= FAKE_VA && va - FAKE_VA < FAKE_BYTES && bytes <= FAKE_BYTES - (va - FAKE_VA) ?
 	       fake.memory + (va - FAKE_VA) : NULL;
+}
+
+void profile_pause(struct vcpu *v, bool pause)
+{
 }
 
 int guest_read(struct vcpu *v, uint64_t va, void *to, size_t bytes)

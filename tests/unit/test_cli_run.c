@@ -98,6 +98,15 @@ static void every_option(void **state)
 	assert_false(seen.large || seen.table || seen.fast_cmdline || seen.quiet);
 }
 
+static void profile(void **state)
+{
+	assert_int_equal(run("-k k"), RAN);
+	assert_null(seen.profile);
+	assert_int_equal(run("-k k --profile=/tmp/none.folded --profile-hz=97"), RAN);
+	assert_string_equal(seen.profile, "/tmp/none.folded");
+	assert_int_equal(seen.profile_hz, 97);
+}
+
 static void control(void **state)
 {
 	assert_int_equal(run("-k k"), RAN);
@@ -151,6 +160,8 @@ static void absurd_values(void **state)
 		{ "-k k --stats=/nonexistent/x.json", "cannot write there: No such file" },
 		{ "-k k --stats=/tmp", "not a file" },
 		{ "-k k --trace-exits=1000000000", "out of range" },
+		{ "-k k --profile=/nonexistent/x", "umbra run: --profile=/nonexistent/x: cannot write there" },
+		{ "-k k --profile-hz=10001", "a number from 1 to 10000" },
 		{ "-k k --control=", "a path of 1 to 103 bytes is needed, or off" },
 		{ "-k k --control=/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 		  "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a path of 1 to 103 bytes" },
@@ -168,7 +179,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults), cmocka_unit_test(every_option), cmocka_unit_test(quiet),
-		cmocka_unit_test(control),
+		cmocka_unit_test(control), cmocka_unit_test(profile),
 		cmocka_unit_test(absurd_values),
 	};
 
