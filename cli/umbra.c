@@ -15,6 +15,7 @@ static const struct cli_command commands[] = {
 	{ "bench",	"a workload under several modes: counts and times",	bench_main },
 	{ "top",	"a live view of a running guest",		cli_top },
 	{ "stat",	"the counters of a running guest",		cli_stat },
+	{ "replay",	"a recorded trace against heuristics, without a guest",	cli_replay },
 	{ "doctor",	"what this host can do, and how to fix what it cannot",	cli_doctor },
 };
 

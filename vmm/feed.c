@@ -158,7 +158,7 @@ void feed_line(struct vcpu *v, uint64_t line)
 
 void feed_mark(struct vcpu *v, uint32_t id)
 {
-	if (v->vm->trace)
+	if (v->vm->trace && id)	/* 0: the guest asks whether anybody counts */
 		trace_mark(v->vm->trace, vm_now(v->vm), id);
 }
 
