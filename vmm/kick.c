@@ -6,9 +6,7 @@
 
 static uint64_t entry_va(const struct vm *vm, mfn_t table, unsigned index)
 {
-	if (vm->paging->guest_tables)
-		return RAM_MAP_VA + table.n * 4096 + index * 8;
-	return POOL_VA + (table.n - vm->pool.n) * 4096 + index * 8;
+	return POOL_VA + (table.n - (vm->paging->guest_tables ? 0 : vm->pool.n)) * 4096 + index * 8;
 }
 
 /* EPT/NPT: the processor walks our tables; the host's store is enough once the TLB is flushed. */

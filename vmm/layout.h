@@ -17,9 +17,10 @@
  *   slot 256,257 empty; a PVM host cannot run with 256 mapped
  *   slot 258     M2P, user read-only                           kernel roots only
  *   slot 259     gate page, IDT, vCPU areas                    every root
- *   slot 260     shadow pool, for the kick loop                every root
+ *   slot 260     the tables that the processor walks, for the kick loop: shadow pool, or guest RAM; every root
  *   slot 261     shim: code, data, ring, stack; user                     kernel roots only
  *   slot 264-271 guest RAM by physical address, user, for the shim       kernel roots only
+ *                read-only where the tables in it are walked
  */
 #ifndef UMBRA_VMM_LAYOUT_H
 #define UMBRA_VMM_LAYOUT_H
@@ -45,6 +46,7 @@
 #define SHIM_RING_VA		(SHIM_VA + 0x12000)	/* eight pages */
 #define SHIM_RING_PAGES		8
 #define SHIM_STACK_VA		(SHIM_VA + 0x1c000)	/* two pages, for what the shim does between user and kernel */
+#define SHIM_VCPU_INFO_VA	(SHIM_VA + 0x1e000)	/* --mmu=nested: the frame that the guest moved its vcpu_info to */
 #define SHIM_EXIT_VA		(SHIM_VA + 0x1f000)	/* no memory behind it: a store ends KVM_RUN (shim.c) */
 #define SHIM_EXIT_CALL		0	/* ... asking for a hypercall, registers as SYSCALL leaves them */
 #define SHIM_EXIT_USER		8	/* ... handing over a user fault or system call */

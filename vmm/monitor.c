@@ -32,6 +32,12 @@ static unsigned l2_tables(uint64_t frames)
 	return (frames * 4096 + TABLE_GB - 1) / TABLE_GB;
 }
 
+/* What the processor walks: our tables or those in guest RAM. */
+static uint64_t walked_frames(const struct vm *vm)
+{
+	return vm->paging->guest_tables ? vm->ram_frames : vm->pool_pages;
+}
+
 void monitor_layout(struct vm *vm)
 {
 	uint64_t at = vm->ram_frames;
@@ -40,8 +46,8 @@ void monitor_layout(struct vm *vm)
 	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
 	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
 	vm->mon_tables = (mfn_t){ at };
-	/* idle root; L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of the pool; the shim's three; L3 and L2s of RAM */
-	vm->nr_mon_tables = 1 + 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(vm->pool_pages) + 3 + 1 + l2_tables(vm->ram_frames);
+	/* idle root; L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of what is walked; the shim's three; L3 and L2s of RAM */
+	vm->nr_mon_tables = 1 + 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(walked_frames(vm)) + 3 + 1 + l2_tables(vm->ram_frames);
 	at += vm->nr_mon_tables;
 	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
 	vm->m2p = (mfn_t){ at };
@@ -117,6 +123,7 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 	uint64_t l3_pa, l2_pa, l1_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = new_table(vm, used, &l2_pa);
 	uint64_t *l1 = new_table(vm, used, &l1_pa), area = vm->mon_first.n + MON_VCPU_AREAS;
 
+	vm->shim_l1 = l1;
 	l3[0] = l2_pa | LINK;
 	l2[0] = l1_pa | LINK;
 	for (unsigned i = 0; i < SHIM_CODE_PAGES; i++)
@@ -131,6 +138,13 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 	}
 	l1[(SHIM_EXIT_VA - SHIM_VA) / 4096] = vm->exit_frame.n << 12 | rw;
 	return l3_pa | LINK;
+}
+
+uint64_t monitor_map_info(struct vm *vm, gfn_t gfn)
+{
+	__atomic_store_n(&vm->shim_l1[(SHIM_VCPU_INFO_VA - SHIM_VA) / 4096],
+			 gfn.n << 12 | MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_W | MMU_PTE_NX, __ATOMIC_SEQ_CST);
+	return SHIM_VCPU_INFO_VA;
 }
 
 static void build_idle_root(struct vm *vm, unsigned *used, const uint64_t hole[16])
@@ -173,7 +187,8 @@ static void build_gates(struct vm *vm)
 
 void monitor_build(struct vm *vm, uint64_t hole[2][16])
 {
-	unsigned used = 0, tables;
+	const bool guest = vm->paging->guest_tables;
+	unsigned used = 0;
 	uint64_t *m2p = mon_hva(vm, vm->m2p);
 
 	build_gates(vm);
@@ -186,18 +201,16 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 		map_2m(vm, &used, vm->m2p, m2p_frames(vm), MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	hole[MMU_KERNEL][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used, MON_GATE);
 	hole[MMU_USER][HOLE_SLOT_GATE - HOLE_SLOT_FIRST] = map_gate(vm, &used, MON_GATE_USER);
-	/* What the kick loop writes to, in every root: where the tables are that the processor walks. */
-	tables = vm->paging->guest_tables ? HOLE_SLOT_RAM : HOLE_SLOT_POOL;
-	hole[MMU_KERNEL][tables - HOLE_SLOT_FIRST] = hole[MMU_USER][tables - HOLE_SLOT_FIRST] =
-		map_2m(vm, &used, vm->paging->guest_tables ? (mfn_t){ 0 } : vm->pool,
-		       vm->paging->guest_tables ? vm->ram_frames : vm->pool_pages,
+	hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] =
+		map_2m(vm, &used, guest ? (mfn_t){ 0 } : vm->pool, walked_frames(vm),
 		       MMU_PTE_P | MMU_PTE_W | MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
+	hole[MMU_USER][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST];
 	build_idle_root(vm, &used, hole[MMU_USER]);
 	if (shim_on(vm)) {
 		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = map_shim(vm, &used);
 		hole[MMU_KERNEL][HOLE_SLOT_RAM - HOLE_SLOT_FIRST] =
-			map_2m(vm, &used, (mfn_t){ 0 }, vm->ram_frames, MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A |
-			       MMU_PTE_D | MMU_PTE_NX);
+			map_2m(vm, &used, (mfn_t){ 0 }, vm->ram_frames, MMU_PTE_P | (guest ? 0 : MMU_PTE_W) | MMU_PTE_U |
+			       MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);
 	}
 	vm->shared = vm->mon;			/* MON_SHARED_INFO */
 }

@@ -249,6 +249,8 @@ void shim_sync_in(struct vcpu *v)
 	n = head - v->shim_tail;
 	if (n > SHIM_RING)	/* scribbled over */
 		n = SHIM_RING;
+	if (v->vm->paging->guest_tables)	/* nothing is logged: what the guest wrote there itself means nothing */
+		n = 0;
 	for (uint32_t i = 0; i < n; i++)
 		drain_entry(v, __atomic_load_n(&ring[(head - n + i) & (SHIM_RING - 1)], __ATOMIC_RELAXED));
 	v->shim_tail = head;
@@ -283,7 +285,7 @@ void shim_sync_out(struct vcpu *v)
 		return;
 	d->deadline = v->deadline;
 	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	d->must_flush = mmu_out_of_sync(v->vm->mmu) || v->vm->paging->kick_pending(v);
+	d->must_flush = v->vm->paging->guest_tables || mmu_out_of_sync(v->vm->mmu) || v->vm->paging->kick_pending(v);
 	if (v->state == VCPU_MID_GATE)
 		return;
 	d->kernel_l4 = v->l4[MMU_KERNEL].n;
@@ -401,12 +403,14 @@ void shim_init_vcpu(struct vcpu *v)
 /* The guest moved its vcpu_info to guest RAM at `hva`; NULL: it is in shared_info. */
 void shim_set_info(struct vcpu *v, const void *hva)
 {
-	const char *ram = v->vm->ram;
+	uint64_t pa = (const char *)hva - (const char *)v->vm->ram;
 
 	if (!shim_on(v->vm))
 		return;
-	if (hva)
-		data(v)->info = RAM_MAP_VA + ((const char *)hva - ram);
+	if (hva && v->vm->paging->guest_tables)
+		data(v)->info = monitor_map_info(v->vm, (gfn_t){ pa >> 12 }) + (pa & 4095);
+	else if (hva)
+		data(v)->info = RAM_MAP_VA + pa;
 	else
 		data(v)->info = SHIM_INFO_VA + v->id * sizeof(struct vcpu_info);
 }

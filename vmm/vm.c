@@ -282,12 +282,11 @@ static int verdict(struct vm *vm)
 	return vm->exit_code;
 }
 
-/* The guest's tables are checked before a processor can walk them, so nothing may store to them but the VMM: no shim, and no
- * helper, for there is no shadow. */
+/* The guest's tables are checked before a processor can walk them, so nothing may store to them but the VMM: the shim leaves
+ * the table operations alone. And no helper, for there is no shadow. */
 static void adapt_to_nested(struct vmm_config *c)
 {
-	c->shim = 0;
-	c->gates = false;
+	c->shim &= ~(SHIM_DOES(mmu) | SHIM_DOES(mmuext));
 	c->helper = VMM_HELPER_OFF;
 	if (!c->shadow_pages)
 		c->shadow_pages = MMU_POOL_MIN;

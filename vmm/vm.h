@@ -173,6 +173,7 @@ struct vm {
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
 	mfn_t mon_first, m2p, pool, mon_tables;
 	mfn_t exit_frame;		/* no memory: the shim stores there to leave the VM */
+	uint64_t *shim_l1;		/* the leaf table of the shim's slot */
 	mfn_t idle_root;		/* gate and pool only, for a vCPU that has no space */
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
@@ -287,6 +288,8 @@ void monitor_layout(struct vm *vm);
 /* Fills in gate page, IDT, M2P, page tables. hole: for mmu_config. */
 void monitor_build(struct vm *vm, uint64_t hole[2][16]);
 void monitor_init_vcpu(struct vcpu *v);
+/* Shows the shim one frame of the guest's writable, once: where its map of RAM is read-only. Returns the address. */
+uint64_t monitor_map_info(struct vm *vm, gfn_t gfn);
 /* Checks as Xen's check_descriptor() and fixes DPL; false: not allowed. */
 bool monitor_descriptor_ok(uint64_t *desc);
 uint64_t *monitor_gdt(struct vcpu *v);

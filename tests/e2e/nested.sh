@@ -10,13 +10,13 @@ pvm=
 [ ! -e /sys/module/kvm_pvm ] || pvm=pvm=1
 perl -e 'print pack("C*", map { ($_ * 7 + int($_ / 251)) & 255 } 0 .. 99999)' >"$tmp/initrd"
 
-# $1: kernel, $2: how its tests are listed: all or one; rest: options
+# $1: kernel, $2: how its tests are listed: all or one, then words for its command line; rest: options
 guest() {
-	local kernel=$1 list=$2 name line
+	local kernel=$1 list=${2%% *} words=${2#* } name line
 	shift 2
 	name="nested, $kernel${*:+ [$*]}"
 	run -q --mmu=nested -k "$UMBRA_BUILD/guests/$kernel.elf" -i "$tmp/initrd" -m 64M --timeout 60s \
-		-p "nested=1 seed=$seed $pvm now=$(date +%s) hello=world pages=16384 initrd=100000" "$@"
+		-p "nested=1 seed=$seed $pvm now=$(date +%s) hello=world pages=16384 initrd=100000 $words" "$@"
 	while read -r line; do
 		not_ok "$name ${line#FAIL }" "the guest says so"
 	done < <(grep -a '^FAIL ' "$tmp/out" | cut -c 1-200)
@@ -36,6 +36,13 @@ for kernel in nested-page hello hello-low hello-old mmu mmu-old user user-page t
 	guest $kernel one --audit=1
 done
 guest mmu one --audit=3 --kick=rewrite
+for kernel in mmu user events traps nested; do
+	guest $kernel one --shim=off
+done
+guest shim "one shim=on gates=invm"
+guest shim-high "one shim=on gates=invm"
+guest shim "one shim=on gates=vmm" --gates=vmm
+guest shim "one shim=off gates=vmm" --shim=off
 guest nested one --kick=rewrite
 
 hostile() {	# $1: kernel; each of its tests, as tests/e2e/guests.sh does in shadow mode
@@ -53,6 +60,7 @@ hostile() {	# $1: kernel; each of its tests, as tests/e2e/guests.sh does in shad
 	done
 }
 hostile hostile
+hostile hostile_shim
 
 # ---- Debian's kernel -----------------------------------------------------------------------------------------------------
 vmlinuz=$UMBRA_CACHE/vmlinuz initrd=$UMBRA_BUILD/initrd.cpio.gz

@@ -132,6 +132,7 @@ static void try_from_kernel(uint64_t va, unsigned rights, const char *what)
 TEST(kernel_rights)
 {
 	uint64_t ram_end = RAM_MAP_VA + start_info->nr_pages * PAGE;
+	unsigned ram = option_number("nested", 0) ? R : R | W;	/* with the processor on the tables that are in it: read only */
 
 	if (!need_shim())
 		return;
@@ -153,8 +154,8 @@ TEST(kernel_rights)
 		try_from_kernel(SHIM_STACK_VA, R | W, "the shim's stack");
 		try_from_kernel(SHIM_FRAME_VA, R, "the alias of the ring-0 stack");
 		try_from_kernel(SHIM_FRAME_VA + PAGE, R, "the alias of struct gate_data");
-		try_from_kernel(RAM_MAP_VA + mach(user_data ? user_data : page_alloc()), R | W, "the map of RAM");
-		try_from_kernel(ram_end - PAGE, R | W, "the last page of the map of RAM");
+		try_from_kernel(RAM_MAP_VA + mach(user_data ? user_data : page_alloc()), ram, "the map of RAM");
+		try_from_kernel(ram_end - PAGE, ram, "the last page of the map of RAM");
 		try_from_kernel(ram_end, NONE, "what is behind RAM");
 		try_from_kernel(ram_end + 0x100000, NONE, "what is behind RAM");
 		linux_user_init();
