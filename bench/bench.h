@@ -99,6 +99,8 @@ struct bench {
  * run that mode at all, the reason is in s->why. Other errors: -errno, nothing is known about the mode. */
 int sample_take(const struct bench *b, unsigned mode, struct sample *s);
 void sample_release(struct sample *s);
+/* Case 0 of a sample of umbra's, from its report: the whole run. */
+void sample_take_whole(struct sample *s);
 
 /* ---- what is made of samples (metric.c) --------------------------------------------------------------------------- */
 
@@ -173,7 +175,9 @@ void table_print(const struct bench *b);
 void compare_print(const struct bench *b);
 /* The same for results_write(): what is compared, with medians, ratios and p. NULL: no memory. */
 json_t *compare_json(const struct bench *b);
-/* Configuration, host, raw samples, medians. 0 or -errno; "-" is stdout. */
+/* Configuration, host, raw samples, medians. NULL: no memory. */
+json_t *results_json(const struct bench *b);
+/* The same into a file. 0 or -errno; "-" is stdout. */
 int results_write(const struct bench *b, const char *path);
 
 #endif

@@ -31,7 +31,7 @@ static json_t *sample_json(const struct bench *b, const struct sample *s)
 	for (unsigned i = 0; i < s->nr_cases; i++) {
 		const struct reading *r = &s->cases[i];
 
-		o = json_pack("{ss sf sf}", "name", r->name, "units", r->units, "ns_per_unit", r->ns);
+		o = json_pack("{ss sf so}", "name", r->name, "units", r->units, "ns_per_unit", real_or_null(r->ns));
 		if (s->counted[i]) {
 			json_object_set(o, "counters", json_object_get(s->counted[i], "counters"));
 			json_object_set(o, "mmu", json_object_get(s->counted[i], "mmu"));
@@ -64,7 +64,8 @@ static json_t *medians_json(const struct bench *b, unsigned mode)
 			struct spread t = metric_spread(b, mode, s->cases[j].name, NULL);
 
 			json_object_set_new(o, s->cases[j].name,
-					    json_pack("{sf sf sf si}", "median", t.median, "min", t.min, "max", t.max,
+					    json_pack("{so so so si}", "median", real_or_null(t.median), "min", real_or_null(t.min), "max",
+						      real_or_null(t.max),
 						      "samples", (int)t.n));
 		}
 	}
@@ -99,14 +100,12 @@ static void add_compared(const struct bench *b, json_t *root)
 	json_object_set_new(root, "fault_maps", fault_maps_json(b));
 }
 
-int results_write(const struct bench *b, const char *path)
+json_t *results_json(const struct bench *b)
 {
 	json_t *root, *samples = json_array(), *medians = json_object();
 	const json_t *report = NULL;
 	char date[32];
 	time_t now = time(NULL);
-	FILE *f = stdout;
-	int r = 0;
 
 	strftime(date, sizeof date, "%FT%TZ", gmtime(&now));
 	for (unsigned i = 0; i < b->nr_samples; i++) {
@@ -121,13 +120,24 @@ int results_write(const struct bench *b, const char *path)
 			 (int)b->repetitions, "count", (int)b->count, "load_average", real_or_null(b->load), "modes",
 			 modes_json(b), "ns_per_unit", medians, "samples", samples);
 	if (!root)
-		return -ENOMEM;
+		return NULL;
 	if (report) {
 		json_object_set(root, "umbra", json_object_get(report, "umbra"));
 		json_object_set(root, "host", json_object_get(report, "host"));
 	}
 	if (b->compare)
 		add_compared(b, root);
+	return root;
+}
+
+int results_write(const struct bench *b, const char *path)
+{
+	json_t *root = results_json(b);
+	FILE *f = stdout;
+	int r = 0;
+
+	if (!root)
+		return -ENOMEM;
 	if (strcmp(path, "-"))
 		f = fopen(path, "we");
 	if (!f)

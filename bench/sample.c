@@ -266,6 +266,13 @@ static void take_command(struct sample *s)
 		fail(s, "the guest did not mark where the command begins and ends");
 }
 
+void sample_take_whole(struct sample *s)
+{
+	s->cases[0] = (struct reading){ "run", 1, json_number_at(s->report, "end.wall_ns") };
+	s->counted[0] = json_pack("{sO? sO?}", "counters", json_object_get(s->report, "total"), "mmu",
+				  json_object_get(s->report, "mmu"));
+}
+
 /* The intervals that the guest marked belong to the lines it printed, in order. */
 static void take_counters(const struct bench *b, struct sample *s, const char *path)
 {
@@ -280,9 +287,7 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 		return;
 	}
 	if (b->job->whole) {
-		s->cases[0].ns = json_number_at(s->report, "end.wall_ns");
-		s->counted[0] = json_pack("{sO sO}", "counters", json_object_get(s->report, "total"), "mmu",
-					  json_object_get(s->report, "mmu"));
+		sample_take_whole(s);
 		return;
 	}
 	if (b->job->parse == job_parse_command) {

@@ -12,6 +12,7 @@
 static const struct cli_command commands[] = {
 	{ "run",	"boot a guest",					cli_run },
 	{ "compare",	"a workload under several modes, compared fault by fault",	compare_main },
+	{ "report",	"a page of drawings from the results of compare and run",	cli_report },
 	{ "bench",	"a workload under several modes: counts and times",	bench_main },
 	{ "top",	"a live view of a running guest",		cli_top },
 	{ "stat",	"the counters of a running guest",		cli_stat },
