@@ -139,6 +139,7 @@ static const struct {
 	{ "micro", "", "time per system call, page fault, pipe round trip ...", micro_main },
 	{ "spin", "N", "time of N million steps of an integer loop", spin_main },
 	{ "compile", "DIR", "time of DIR's *.i through DIR's cc1 -O2 and as", compile_main },
+	{ "kbuild", "SIZE [ROOT]", "time of a kernel build (small, tiny, defconfig) in ROOT, default /kbuild", kbuild_main },
 	{ "boot", "", "be the first process: mark that, power off", boot_main },
 	{ "command", "[FILE]", "time of a shell script, default /command, in /work", command_main },
 	{ "idle", "SECONDS", "do nothing", idle_main },

@@ -21,6 +21,8 @@ struct digest { uint64_t h; };
 
 void digest_bytes(struct digest *d, const void *data, size_t len);
 void digest_u64(struct digest *d, uint64_t v);
+/* What the file holds; -1 and errno. */
+int digest_file(struct digest *d, const char *path);
 
 struct rng { uint64_t s; };	/* splitmix64; any seed */
 
@@ -76,6 +78,7 @@ int micro_main(int argc, char **argv);
 int spin_main(int argc, char **argv);
 int idle_main(int argc, char **argv);
 int compile_main(int argc, char **argv);
+int kbuild_main(int argc, char **argv);
 int boot_main(int argc, char **argv);
 int command_main(int argc, char **argv);
 int exec_child_main(int argc, char **argv);
