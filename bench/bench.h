@@ -24,27 +24,38 @@ struct reading {
 	double units, ns;		/* how many operations, time of one */
 };
 
-enum job_arg { JOB_NO_ARG, JOB_COUNT, JOB_DIR };
+enum job_arg { JOB_NO_ARG, JOB_COUNT, JOB_DIR, JOB_WORD };
+
+struct bench;
 
 struct job {
 	const char *name, *what, *unit;
 	enum job_arg arg;		/* what the workload wants behind its name */
+	const char *word;		/* JOB_WORD: that; NAME=WORD is this job, and NAME the first of that name */
 	unsigned count;			/* default of --count */
 	unsigned timeout_s;		/* for one run, boot included */
 	bool from_boot;			/* measured from power on, not between marks; nothing to compare natively */
 	bool whole;			/* measured from power on to power off; the guest need not know of it */
-	const char *image;		/* initrd, a file of the build folder */
+	bool pinned;			/* natively on one processor: it would use more than the guest has */
+	const char *memory;		/* of the guest; NULL: 512M */
+	const char *image;		/* initrd, a file of the build folder, unless setup() takes it from elsewhere */
 	const char *modes;		/* default of --modes */
 	/* Reads one console line, `ns` after the start of the run. True: it was a measurement, now in *out. */
 	bool (*parse)(const char *line, double ns, struct reading *out);
+	/* Optional: looks for what else the job needs and completes *b. Says on stderr what is missing; 0 or -errno. */
+	int (*setup)(struct bench *b);
 };
 
-/* NULL: no job of that name. */
-const struct job *job_find(const char *name);
+/* word: what stands behind "NAME=", or NULL. NULL: no such job. */
+const struct job *job_find(const char *name, const char *word);
 void job_help(void);
 bool job_parse_command(const char *line, double ns, struct reading *out);
 
-enum mode_kind { MODE_UMBRA, MODE_NATIVE, MODE_TCG };
+/* kbuild.c */
+bool kbuild_parse(const char *line, double ns, struct reading *out);
+int kbuild_setup(struct bench *b);
+
+enum mode_kind { MODE_UMBRA, MODE_NATIVE, MODE_TCG, MODE_KVM };
 
 #define MODE_FLAGS	24
 
@@ -85,7 +96,8 @@ struct bench {
 	const struct job *job;
 	struct mode_list modes;
 	unsigned repetitions, count, timeout_s;
-	char umbra[512], workload[512], image[512], dir[512];	/* dir: of JOB_DIR on the host */
+	char umbra[512], workload[512], image[512], dir[512];	/* dir: of the job on the host */
+	int image_fd;			/* what image names, if the job made it; -1: it did not */
 	char kernel[512];
 	const char *memory, *append;	/* of the guest; append: NULL, or more for its command line */
 	bool compare;			/* for compare_json(); umbra makes fault maps */

@@ -60,6 +60,9 @@ bool job_parse_command(const char *line, double ns, struct reading *out)
 	return true;
 }
 
+#define KBUILD	.pinned = true, .parse = kbuild_parse, .setup = kbuild_setup, \
+		.modes = "native,off-lazy,lazy,gates-eager-8,helper,nested,tcg,kvm"
+
 static const struct job jobs[] = {
 	{
 		.name = "forks", .what = "fork, exec of a static busybox, wait", .unit = "fork+exec",
@@ -81,15 +84,24 @@ static const struct job jobs[] = {
 		.name = "spin", .what = "an integer loop: user code alone", .unit = "million steps",
 		.arg = JOB_COUNT, .count = 200, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,
 		.modes = "shim,native,tcg",
+	}, {
+		.name = "kbuild", .what = "a part of a Linux kernel (tinyconfig) from source", .unit = "build",
+		.arg = JOB_WORD, .word = "small", .timeout_s = 3600, KBUILD, .memory = "2G", .image = "small.cpio.zst",
+	}, {
+		.name = "kbuild", .what = "a Linux kernel, tinyconfig's vmlinux, from source", .unit = "build",
+		.arg = JOB_WORD, .word = "tiny", .timeout_s = 14400, KBUILD, .memory = "2G", .image = "small.cpio.zst",
+	}, {
+		.name = "kbuild", .what = "a Linux kernel, defconfig's vmlinux, from source", .unit = "build",
+		.arg = JOB_WORD, .word = "defconfig", .timeout_s = 100000, KBUILD, .memory = "6G", .image = "full.cpio.zst",
 	},
 };
 
 #define NR_JOBS	(sizeof jobs / sizeof *jobs)
 
-const struct job *job_find(const char *name)
+const struct job *job_find(const char *name, const char *word)
 {
 	for (unsigned i = 0; i < NR_JOBS; i++)
-		if (!strcmp(jobs[i].name, name))
+		if (!strcmp(jobs[i].name, name) && (!word || !jobs[i].word || !strcmp(jobs[i].word, word)))
 			return &jobs[i];
 	return NULL;
 }
@@ -97,6 +109,12 @@ const struct job *job_find(const char *name)
 void job_help(void)
 {
 	printf("jobs\n");
-	for (unsigned i = 0; i < NR_JOBS; i++)
-		printf("  %-8s  %s\n            modes %s\n", jobs[i].name, jobs[i].what, jobs[i].modes);
+	for (unsigned i = 0; i < NR_JOBS; i++) {
+		const struct job *job = &jobs[i];
+
+		printf("  %s%s%s\n            %s\n", job->name, job->arg == JOB_COUNT ? "=N" : job->word ? "=" : "",
+		       job->word ? job->word : "", job->what);
+		if (i + 1 == NR_JOBS || strcmp(job->modes, jobs[i + 1].modes))
+			printf("            modes %s\n", job->modes);
+	}
 }

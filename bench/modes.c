@@ -37,6 +37,7 @@ static const struct mode known[] = {
 	      "gates-eager, and 8 entries on both sides of a fault"),
 	{ .name = "native", .what = "the workload on the host itself", .kind = MODE_NATIVE, .flags = "" },
 	{ .name = "tcg", .what = "the same kernel and initrd under QEMU's software emulation", .kind = MODE_TCG, .flags = "" },
+	{ .name = "kvm", .what = "the same under QEMU with KVM, where that has EPT or NPT", .kind = MODE_KVM, .flags = "" },
 };
 
 #define NR_KNOWN	(sizeof known / sizeof *known)

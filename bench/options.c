@@ -32,7 +32,7 @@ static const struct argp_option options[] = {
 	{ "mode", OPT_MODE, "NAME=FLAGS", 0, "One more mode: any flags of 'umbra run' (repeatable)", 2 },
 	{ "repetitions", 'n', "N", 0, "Rounds, each through all modes (default 5)", 2 },
 	{ "kernel", 'k', "FILE", 0, "Kernel (default: vmlinuz in $UMBRA_CACHE or cache/)", 2 },
-	{ "memory", 'm', "SIZE", 0, "Guest memory, with M or G (default 512M)", 2 },
+	{ "memory", 'm', "SIZE", 0, "Guest memory, with M or G (default: the workload's own, mostly 512M)", 2 },
 	{ "timeout", OPT_TIMEOUT, "SECONDS", 0, "For one run (default: the workload's own)", 2 },
 
 	{ NULL, 0, NULL, 0, "Results:", 3 },
@@ -155,13 +155,13 @@ static int find_files(struct bench *b)
 	*slash = 0;
 	snprintf(b->workload, sizeof b->workload, "%s/workload", self);
 	snprintf(b->dir, sizeof b->dir, "%s/compile", self);
-	snprintf(b->image, sizeof b->image, "%s/%s", self, b->job->image ? b->job->image : "initrd.cpio.gz");
+	snprintf(b->image, sizeof b->image, "%s/%s", self, b->job->image && !b->job->setup ? b->job->image : "initrd.cpio.gz");
 	if (!*b->kernel)
 		snprintf(b->kernel, sizeof b->kernel, "%s/vmlinuz", cache && *cache ? cache : "cache");
 	return 0;
 }
 
-/* NAME or NAME=N. */
+/* NAME, NAME=N or NAME=WORD. */
 static error_t choose_job(struct words *w)
 {
 	struct request *q = w->q;
@@ -170,10 +170,10 @@ static error_t choose_job(struct words *w)
 	size_t len = value ? (size_t)(value - w->workload) : strlen(w->workload);
 
 	snprintf(name, sizeof name, "%.*s", (int)(len < sizeof name ? len : sizeof name - 1), w->workload);
-	q->bench.job = len < sizeof name ? job_find(name) : NULL;
+	q->bench.job = len < sizeof name ? job_find(name, value ? value + 1 : NULL) : NULL;
 	if (!q->bench.job)
-		return mistake(&q->bench, "no workload '%.*s' (--modes=help lists them)", (int)len, w->workload);
-	if (value && parse_number(q, name, value + 1, COUNT_MAX, &w->count))
+		return mistake(&q->bench, "no workload '%s' (--modes=help lists them)", w->workload);
+	if (value && !q->bench.job->word && parse_number(q, name, value + 1, COUNT_MAX, &w->count))
 		return EINVAL;
 	if (w->count && q->bench.job->arg != JOB_COUNT)
 		return mistake(&q->bench, "%s takes no count", name);
@@ -244,14 +244,14 @@ static int check_files(const struct bench *b)
 int options_parse(const struct bench_command *command, int argc, char **argv, struct request *q)
 {
 	const struct argp argp = {
-		.options = options, .parser = parse_option, .args_doc = "[WORKLOAD[=N]]", .doc = command->doc,
+		.options = options, .parser = parse_option, .args_doc = "[WORKLOAD[=N|=SIZE]]", .doc = command->doc,
 	};
 	struct words w = { .q = q };
 	int r;
 
 	q->bench.program = argv[0];
 	q->bench.repetitions = 5;
-	q->bench.memory = "512M";
+	q->bench.image_fd = -1;
 	if (argp_parse(&argp, argc, argv, 0, NULL, &w))
 		return EXIT_MISTAKE;
 	if (w.modes && !strcmp(w.modes, "help")) {
@@ -262,6 +262,8 @@ int options_parse(const struct bench_command *command, int argc, char **argv, st
 	if (choose_workload(&w) || choose_modes(&w, command->modes))
 		return EXIT_MISTAKE;
 	q->bench.timeout_s = w.timeout ? w.timeout : q->bench.job->timeout_s;
+	if (!q->bench.memory)
+		q->bench.memory = q->bench.job->memory ? q->bench.job->memory : "512M";
 	if (find_files(&q->bench))
 		return 1;
 	if (w.initrd && snprintf(q->bench.image, sizeof q->bench.image, "%s", w.initrd) >= (int)sizeof q->bench.image) {
@@ -269,6 +271,8 @@ int options_parse(const struct bench_command *command, int argc, char **argv, st
 		return EXIT_MISTAKE;
 	}
 	r = check_files(&q->bench);
+	if (!r && q->bench.job->setup)
+		r = q->bench.job->setup(&q->bench) ? 1 : 0;
 	if (r || !q->run)
 		return r ? r : -1;
 	r = image_with_command(q->bench.image, q->run, q->dir, q->made_image);
@@ -284,6 +288,8 @@ void request_release(struct request *q)
 		sample_release(&q->bench.samples[i]);
 	free(q->bench.samples);
 	free(q->bench.modes.at);
+	if (q->bench.image_fd >= 0)
+		close(q->bench.image_fd);
 	if (*q->made_image)
 		unlink(q->made_image);
 }

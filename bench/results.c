@@ -14,7 +14,7 @@ static json_t *real_or_null(double v)
 
 static json_t *modes_json(const struct bench *b)
 {
-	static const char *const kinds[] = { [MODE_UMBRA] = "umbra", [MODE_NATIVE] = "native", [MODE_TCG] = "tcg" };
+	static const char *const kinds[] = { [MODE_UMBRA] = "umbra", [MODE_NATIVE] = "native", [MODE_TCG] = "tcg", [MODE_KVM] = "kvm" };
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < b->modes.n; i++)
@@ -121,6 +121,8 @@ json_t *results_json(const struct bench *b)
 			 modes_json(b), "ns_per_unit", medians, "samples", samples);
 	if (!root)
 		return NULL;
+	if (b->job->word)
+		json_object_set_new(root, "argument", json_string(b->job->word));
 	if (report) {
 		json_object_set(root, "umbra", json_object_get(report, "umbra"));
 		json_object_set(root, "host", json_object_get(report, "host"));

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +25,8 @@
 #define MARK_COMMAND_BEGIN 4
 #define MARK_COMMAND_END 5
 
-/* All that makes an emulated boot and kernel fast: the peer gets every advantage. */
-#define TCG_WORDS	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check " \
+/* All that makes the peer's boot and kernel fast: it gets every advantage. */
+#define QEMU_WORDS	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check " \
 			"random.trust_cpu=on"
 
 struct command {
@@ -33,6 +34,7 @@ struct command {
 	unsigned argc;
 	char words[WORDS_MAX], count[16], timeout[16];	/* texts that argv points at */
 	char flags[1024];
+	bool native, pinned;
 };
 
 static void arg(struct command *c, const char *word)
@@ -56,6 +58,8 @@ static void guest_words(const struct bench *b, const char *first, char *out, siz
 		snprintf(out, size, "%s rdinit=/bin/workload -- boot", first);
 	else if (job->arg == JOB_COUNT)
 		snprintf(out, size, "%s umbra.run=%s=%u", first, job->name, b->count);
+	else if (job->arg == JOB_WORD)
+		snprintf(out, size, "%s umbra.run=%s=%s", first, job->name, job->word);
 	else if (!job->whole)
 		snprintf(out, size, "%s umbra.run=%s%s", first, job->name, job->arg == JOB_DIR ? "=/compile" : "");
 	else
@@ -85,15 +89,19 @@ static int umbra_command(const struct bench *b, const struct mode *mode, const c
 static void native_command(const struct bench *b, struct command *c)
 {
 	snprintf(c->count, sizeof c->count, "%u", b->count);
+	c->native = true;
+	c->pinned = b->job->pinned;
 	args(c, b->workload, b->job->name);
+	if (b->job->arg == JOB_WORD)
+		arg(c, b->job->word);
 	if (b->job->arg != JOB_NO_ARG)
 		arg(c, b->job->arg == JOB_COUNT ? c->count : b->dir);
 }
 
-static void tcg_command(const struct bench *b, struct command *c)
+static void qemu_command(const struct bench *b, enum mode_kind kind, struct command *c)
 {
-	guest_words(b, TCG_WORDS, c->words, sizeof c->words);
-	args(c, QEMU, "-accel", "tcg", "-cpu", "max,-la57", "-m", b->memory, "-nodefaults", "-display", "none", "-monitor",
+	guest_words(b, QEMU_WORDS, c->words, sizeof c->words);
+	args(c, QEMU, "-accel", kind == MODE_KVM ? "kvm" : "tcg", "-cpu", kind == MODE_KVM ? "host" : "max,-la57", "-m", b->memory, "-nodefaults", "-display", "none", "-monitor",
 	     "none", "-serial", "stdio", "-no-reboot", "-kernel", b->kernel, "-initrd", b->image, "-append", c->words);
 }
 
@@ -105,9 +113,24 @@ static double now_s(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-/* Starts the program; returns the pipe that its output and messages come in, or -errno. guest_path: PATH is the
- * guest's, so that looking for busybox costs the same. */
-static int start(const struct command *c, bool guest_path, pid_t *pid)
+/* On the last processor it may use: the first is where interrupts tend to go. */
+static void pin(void)
+{
+	cpu_set_t may, one;
+	int cpu = CPU_SETSIZE;
+
+	if (sched_getaffinity(0, sizeof may, &may))
+		return;
+	while (--cpu > 0 && !CPU_ISSET(cpu, &may))
+		;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof one, &one);
+}
+
+/* Starts the program; returns the pipe that its output and messages come in, or -errno. Natively PATH is the guest's, so
+ * that looking for busybox costs the same. */
+static int start(const struct command *c, pid_t *pid)
 {
 	int out[2], failed[2], in, err = 0;
 
@@ -130,8 +153,10 @@ static int start(const struct command *c, bool guest_path, pid_t *pid)
 		dup2(in, 0);
 		dup2(out[1], 1);
 		dup2(out[1], 2);
-		if (guest_path)
+		if (c->native)
 			setenv("PATH", "/bin", 1);
+		if (c->pinned)
+			pin();
 		execvp(c->argv[0], c->argv);
 		err = errno;
 		_exit(write(failed[1], &err, sizeof err) != sizeof err);
@@ -308,11 +333,11 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 
 /* ---- a sample -------------------------------------------------------------------------------------------------- */
 
-static int run(const struct bench *b, struct command *c, bool native, struct sample *s, int *status)
+static int run(const struct bench *b, struct command *c, struct sample *s, int *status)
 {
 	struct console console = { .b = b, .s = s, .began = now_s() };
 	pid_t pid = -1;
-	int fd = start(c, native, &pid);
+	int fd = start(c, &pid);
 
 	if (fd < 0) {
 		snprintf(s->why, sizeof s->why, "%s: %s", c->argv[0], strerror(-fd));
@@ -334,6 +359,25 @@ static int run(const struct bench *b, struct command *c, bool native, struct sam
 	return 0;
 }
 
+/* Does this host's KVM leave the guest's second level of tables to the processor? */
+static bool second_level(void)
+{
+	static const char *const parameters[] = {
+		"/sys/module/kvm_intel/parameters/ept", "/sys/module/kvm_amd/parameters/npt",
+	};
+
+	for (unsigned i = 0; i < sizeof parameters / sizeof *parameters; i++) {
+		FILE *f = fopen(parameters[i], "re");
+		int c = f ? fgetc(f) : EOF;
+
+		if (f)
+			fclose(f);
+		if (c == 'Y' || c == '1')
+			return true;
+	}
+	return false;
+}
+
 int sample_take(const struct bench *b, unsigned nr, struct sample *s)
 {
 	const struct mode *mode = &b->modes.at[nr];
@@ -348,10 +392,16 @@ int sample_take(const struct bench *b, unsigned nr, struct sample *s)
 			return -EOPNOTSUPP;
 		}
 		native_command(b, &c);
-		return run(b, &c, true, s, &status);
+		return run(b, &c, s, &status);
+	case MODE_KVM:
+		if (!second_level()) {
+			snprintf(s->why, sizeof s->why, "this host's KVM has neither EPT nor NPT");
+			return -EOPNOTSUPP;
+		}
+		/* fall through */
 	case MODE_TCG:
-		tcg_command(b, &c);
-		return run(b, &c, false, s, &status);
+		qemu_command(b, mode->kind, &c);
+		return run(b, &c, s, &status);
 	case MODE_UMBRA:
 		break;
 	}
@@ -362,7 +412,7 @@ int sample_take(const struct bench *b, unsigned nr, struct sample *s)
 	close(fd);
 	r = umbra_command(b, mode, stats, &c);
 	if (!r)
-		r = run(b, &c, false, s, &status);
+		r = run(b, &c, s, &status);
 	if (!r && WIFEXITED(status) && WEXITSTATUS(status) == NO_HOST)
 		r = -EOPNOTSUPP;
 	else if (!r && WIFEXITED(status) && WEXITSTATUS(status) == MISTAKE && !mode->users)
