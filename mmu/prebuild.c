@@ -297,6 +297,8 @@ unsigned mmu_prebuild_tree(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, 
 	struct tree t = { .cpu = cpu, .first = first_va.a & VA_MASK, .last = last_va.a & VA_MASK, .source = source,
 			  .flags = flags, .budget = budget, .tables = 128 + budget / 4 };
 
+	if (t.tables > cpu->mmu->cfg.pool_pages)
+		t.tables = cpu->mmu->cfg.pool_pages;
 	return run_tree(&t, root.n, mode);
 }
 
