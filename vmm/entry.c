@@ -338,6 +338,22 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 	v->regs.ss = f->ss;
 }
 
+/*
+ * KVM does not say whether an int3 has been executed whose #BP it still has to deliver
+ * (kvm_vcpu_ioctl_x86_get_vcpu_events(): soft exceptions are not reported), and forgets it when registers are set. RIP
+ * stands behind the instruction (PVM) or on it (VT-x, SVM). Two bytes before RIP: cd 03.
+ */
+static bool near_int3(struct vcpu *v, uint64_t rip)
+{
+	uint8_t b[3];
+	size_t got;
+
+	if (!guest_fetch(v, rip, b, 1, &got) && (b[0] == 0xcc || b[0] == 0xcd))
+		return true;
+	return (!guest_fetch(v, rip - 1, b, 1, &got) && b[0] == 0xcc) ||
+	       (!guest_fetch(v, rip - 2, b, 2, &got) && got == 2 && b[0] == 0xcd && b[1] == 3);
+}
+
 /* KVM_RUN ended by a signal: where was the guest? */
 static void from_signal(struct vcpu *v, struct gate_exit *e)
 {
@@ -366,11 +382,15 @@ static void from_signal(struct vcpu *v, struct gate_exit *e)
 		v->state = VCPU_MID_GATE;	/* what it left on the ring-0 stack must stay, GS may be either mode's */
 		return;
 	}
+	read_bases(v);
+	if (near_int3(v, r->rip)) {
+		v->state = VCPU_MID_GATE;	/* if there is nothing to deliver, no harm is done either */
+		return;
+	}
 	v->state = VCPU_AT_GUEST;
 	v->regs.r = *r;
 	v->regs.cs = v->run->s.regs.sregs.cs.selector;
 	v->regs.ss = v->run->s.regs.sregs.ss.selector;
-	read_bases(v);
 }
 
 static void from_exit(struct vcpu *v, struct gate_exit *e)

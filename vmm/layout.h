@@ -18,7 +18,7 @@
  *   slot 258     M2P, user read-only                           kernel roots only
  *   slot 259     gate page, IDT, vCPU areas                    every root
  *   slot 260     the tables that the processor walks, for the kick loop: shadow pool, or guest RAM; every root
- *   slot 261     shim: code, data, ring, stack; user                     kernel roots only
+ *   slot 261     shim: code, data, ring, stack, pins; user      kernel roots only, of each vCPU's own
  *   slot 264-271 guest RAM by physical address, user, for the shim       kernel roots only
  *                read-only where the tables in it are walked
  */
@@ -51,6 +51,7 @@
 #define SHIM_EXIT_CALL		0	/* ... asking for a hypercall, registers as SYSCALL leaves them */
 #define SHIM_EXIT_USER		8	/* ... handing over a user fault or system call */
 #define SHIM_FRAME_VA		(SHIM_VA + 0x20000)	/* two pages, read-only: the ring-0 stack and struct gate_data */
+#define SHIM_PINS_VA		(SHIM_VA + 0x40000000)	/* a byte per gfn: the level it is pinned at, 0 not; for all vCPUs */
 #define RAM_MAP_VA		0xffff840000000000
 #define RAM_MAP_MAX		(8ull << 39)
 

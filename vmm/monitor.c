@@ -22,6 +22,11 @@ static uint64_t m2p_frames(const struct vm *vm)
 	return align_up(vm->nr_gfns * 8, 4096) / 4096;
 }
 
+static uint64_t pin_frames(const struct vm *vm)
+{
+	return align_up(vm->ram_frames, 4096) / 4096;
+}
+
 static unsigned gate_l1_tables(const struct vm *vm)
 {
 	return (16 + vm->nr_vcpus * VCPU_AREA_PAGES + 511) / 512;
@@ -46,12 +51,16 @@ void monitor_layout(struct vm *vm)
 	vm->nr_gfns = vm->ram_frames + 1;	/* shared_info is the last frame the guest may name */
 	at += MON_VCPU_AREAS + vm->nr_vcpus * VCPU_AREA_PAGES;
 	vm->mon_tables = (mfn_t){ at };
-	/* idle root; L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of what is walked; the shim's three; L3 and L2s of RAM */
-	vm->nr_mon_tables = 1 + 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(walked_frames(vm)) + 3 + 1 + l2_tables(vm->ram_frames);
+	/* idle root; L3 and L2 of the M2P; L3, L2 and L1s of the gate, twice; L3 and L2s of what is walked; the pins' L2; the shim's
+	 * three per vCPU; L3 and L2s of RAM */
+	vm->nr_mon_tables = 1 + 2 + 2 * (2 + gate_l1_tables(vm)) + 1 + l2_tables(walked_frames(vm)) + 1 + 3 * vm->nr_vcpus + 1 +
+			    l2_tables(vm->ram_frames);
 	at += vm->nr_mon_tables;
 	at = align_up(at, FRAMES_2M);		/* both are mapped with 2 MiB entries */
 	vm->m2p = (mfn_t){ at };
 	at = align_up(at + m2p_frames(vm), FRAMES_2M);
+	vm->pins = (mfn_t){ at };
+	at += align_up(pin_frames(vm), FRAMES_2M);
 	vm->pool = (mfn_t){ at };
 	at += align_up(vm->pool_pages, FRAMES_2M);
 	vm->mon_frames = at - vm->mon_first.n;
@@ -116,15 +125,28 @@ static uint64_t map_gate(struct vm *vm, unsigned *used, unsigned gate)
 	return l3_pa | LINK;
 }
 
-/* The shim as the guest kernel sees it: code, and the memory of vCPU 0. */
-static uint64_t map_shim(struct vm *vm, unsigned *used)
+/* The L2 table over the pins: they need less than the GiB that one can map (RAM_MAP_MAX). */
+static uint64_t map_pins(struct vm *vm, unsigned *used)
+{
+	uint64_t pa, *l2 = new_table(vm, used, &pa);
+
+	for (uint64_t i = 0; i * FRAMES_2M < pin_frames(vm); i++)
+		l2[i] = (vm->pins.n + i * FRAMES_2M) << 12 | MMU_PTE_P | MMU_PTE_W | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D |
+			MMU_PTE_NX | MMU_PTE_PS;
+	return pa | LINK;
+}
+
+/* The shim as the guest kernel sees it on one vCPU: the code, the pins, and memory of its own. */
+static uint64_t map_shim(struct vm *vm, unsigned *used, unsigned vcpu, uint64_t pins)
 {
 	const uint64_t ro = MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D, rw = ro | MMU_PTE_W | MMU_PTE_NX;
 	uint64_t l3_pa, l2_pa, l1_pa, *l3 = new_table(vm, used, &l3_pa), *l2 = new_table(vm, used, &l2_pa);
-	uint64_t *l1 = new_table(vm, used, &l1_pa), area = vm->mon_first.n + MON_VCPU_AREAS;
+	uint64_t *l1 = new_table(vm, used, &l1_pa), area = vm->mon_first.n + MON_VCPU_AREAS +
+							     vcpu * VCPU_AREA_PAGES;
 
-	vm->shim_l1 = l1;
+	vm->shim_l1[vcpu] = l1;
 	l3[0] = l2_pa | LINK;
+	l3[(SHIM_PINS_VA - SHIM_VA) / TABLE_GB] = pins;
 	l2[0] = l1_pa | LINK;
 	for (unsigned i = 0; i < SHIM_CODE_PAGES; i++)
 		l1[i] = (vm->mon_first.n + MON_SHIM_CODE + i) << 12 | ro;
@@ -140,9 +162,9 @@ static uint64_t map_shim(struct vm *vm, unsigned *used)
 	return l3_pa | LINK;
 }
 
-uint64_t monitor_map_info(struct vm *vm, gfn_t gfn)
+uint64_t monitor_map_info(struct vcpu *v, gfn_t gfn)
 {
-	__atomic_store_n(&vm->shim_l1[(SHIM_VCPU_INFO_VA - SHIM_VA) / 4096],
+	__atomic_store_n(&v->vm->shim_l1[v->id][(SHIM_VCPU_INFO_VA - SHIM_VA) / 4096],
 			 gfn.n << 12 | MMU_PTE_P | MMU_PTE_U | MMU_PTE_A | MMU_PTE_D | MMU_PTE_W | MMU_PTE_NX, __ATOMIC_SEQ_CST);
 	return SHIM_VCPU_INFO_VA;
 }
@@ -207,7 +229,11 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 	hole[MMU_USER][HOLE_SLOT_POOL - HOLE_SLOT_FIRST] = hole[MMU_KERNEL][HOLE_SLOT_POOL - HOLE_SLOT_FIRST];
 	build_idle_root(vm, &used, hole[MMU_USER]);
 	if (shim_on(vm)) {
-		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = map_shim(vm, &used);
+		uint64_t pins = map_pins(vm, &used);
+
+		for (unsigned i = 0; i < vm->nr_vcpus; i++)
+			vm->shim_entry[i] = map_shim(vm, &used, i, pins);
+		hole[MMU_KERNEL][HOLE_SLOT_SHIM - HOLE_SLOT_FIRST] = vm->shim_entry[0];
 		hole[MMU_KERNEL][HOLE_SLOT_RAM - HOLE_SLOT_FIRST] =
 			map_2m(vm, &used, (mfn_t){ 0 }, vm->ram_frames, MMU_PTE_P | (guest ? 0 : MMU_PTE_W) | MMU_PTE_U |
 			       MMU_PTE_A | MMU_PTE_D | MMU_PTE_NX);

@@ -16,7 +16,10 @@ static void shadow_destroy(struct vm *vm)
 
 static int shadow_load(struct vcpu *v, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 {
-	int r = mmu_load(v->mmu, mode, l4, root);
+	int r;
+
+	shim_sync_others(v);
+	r = mmu_load(v->mmu, mode, l4, root);
 
 	if (!r && l4.n != MMU_NO_GFN.n)
 		feed_switch(v, mode, l4);
@@ -25,7 +28,7 @@ static int shadow_load(struct vcpu *v, enum mmu_mode mode, gfn_t l4, mfn_t *root
 
 static int shadow_pin(struct vcpu *v, gfn_t table, unsigned level)
 {
-	int r = mmu_pin(v->mmu, table, level);
+	int r = shim_pin(v, table, level);
 
 	if (!r)
 		feed_pin(v, table, level);
@@ -35,7 +38,7 @@ static int shadow_pin(struct vcpu *v, gfn_t table, unsigned level)
 static int shadow_unpin(struct vcpu *v, gfn_t table)
 {
 	feed_pin(v, table, 0);
-	return mmu_unpin(v->mmu, table);
+	return shim_pin(v, table, 0);
 }
 
 static int shadow_update(struct vcpu *v, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad)
@@ -49,11 +52,13 @@ static int shadow_update(struct vcpu *v, gfn_t table, unsigned index, uint64_t g
 
 static void shadow_flush(struct vcpu *v)
 {
+	shim_sync_others(v);
 	mmu_flush(v->mmu);
 }
 
 static void shadow_invlpg(struct vcpu *v, gva_t va)
 {
+	shim_sync_others(v);
 	mmu_invlpg(v->mmu, va);
 }
 
@@ -96,13 +101,16 @@ static bool pin_linked_table(struct vcpu *v, gva_t va, const struct mmu_result *
 	if (v->mode != MMU_KERNEL || (r->error_code & (store | MMU_PF_RSVD)) != store ||
 	    mmu_translate(v->vm->mmu, v->l4[MMU_KERNEL], MMU_KERNEL, va, 0, &w) || w.level != 1)
 		return false;
-	return linked_as_leaf_table(v, w.gfn) && !mmu_pin(v->mmu, w.gfn, 1);
+	return linked_as_leaf_table(v, w.gfn) && !shim_pin(v, w.gfn, 1);
 }
 
 static struct mmu_result shadow_fault(struct vcpu *v, gva_t va, uint32_t access)
 {
 	struct mmu_result r = mmu_fault(v->mmu, v->mode, va, access);
 
+	/* A table may be none any more, or the other way round, by what another vCPU's shim did. */
+	if ((r.verdict == MMU_TRUE || r.verdict == MMU_BAD) && shim_sync_others(v))
+		r = mmu_fault(v->mmu, v->mode, va, access);
 	if (r.verdict == MMU_TRUE && pin_linked_table(v, va, &r))
 		r = mmu_fault(v->mmu, v->mode, va, access);
 	feed_fault(v, va.a, access, r.verdict);

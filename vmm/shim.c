@@ -214,6 +214,37 @@ void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret)
 
 /* ---- around every run of the guest ------------------------------------------------------------------------------------ */
 
+/*
+ * `pins` says what is pinned, for all vCPUs and in their order. Whoever changes a byte of it sees to it that it is applied
+ * afterwards, itself or by a line in its ring; whoever applies it takes the byte as it is then.
+ */
+static uint8_t *pin_byte(struct vm *vm, gfn_t gfn)
+{
+	return (uint8_t *)vm->mon + (vm->pins.n - vm->mon_first.n) * 4096 + gfn.n;
+}
+
+static int apply_pin(struct vcpu *v, gfn_t gfn)
+{
+	pthread_mutex_t *lock = &v->vm->pin_locks[gfn.n % PIN_LOCKS];
+	unsigned level;
+	int r;
+
+	pthread_mutex_lock(lock);
+	level = __atomic_load_n(pin_byte(v->vm, gfn), __ATOMIC_SEQ_CST);
+	r = level >= 1 && level <= MMU_LEVELS ? mmu_pin(v->mmu, gfn, level) : mmu_unpin(v->mmu, gfn);
+	pthread_mutex_unlock(lock);
+	return r;
+}
+
+int shim_pin(struct vcpu *v, gfn_t table, unsigned level)
+{
+	shim_sync_others(v);
+	if (!shim_on(v->vm) || table.n >= v->vm->ram_frames)
+		return level ? mmu_pin(v->mmu, table, level) : mmu_unpin(v->mmu, table);
+	__atomic_store_n(pin_byte(v->vm, table), level, __ATOMIC_SEQ_CST);
+	return apply_pin(v, table);
+}
+
 static void drain_entry(struct vcpu *v, uint64_t e)
 {
 	gfn_t gfn = { e >> 12 };
@@ -227,36 +258,59 @@ static void drain_entry(struct vcpu *v, uint64_t e)
 	case SHIM_UPDATE:
 		mmu_updated(v->mmu, gfn, e >> 3 & 511);
 		break;
-	case SHIM_PIN1 ... SHIM_PIN4:
-		mmu_pin(v->mmu, gfn, what - SHIM_PIN1 + 1);
-		break;
-	case SHIM_UNPIN:
-		mmu_unpin(v->mmu, gfn);
+	case SHIM_PIN1 ... SHIM_UNPIN:
+		apply_pin(v, gfn);
 		break;
 	}
+}
+
+/*
+ * Takes up what a vCPU's shim has written down, on the thread of `by`. Lines may be taken up in another order than that in
+ * which several vCPUs wrote them, because none says what is to be, only where to look: at a table's entry, or at the byte
+ * in `pins`. How many there were.
+ */
+static uint32_t drain(struct vcpu *by, struct vcpu *o)
+{
+	struct shim_data *d = data(o);
+	const uint64_t *ring = (const uint64_t *)(o->area + AREA_SHIM_RING * 4096);
+	uint32_t head, n;
+
+	if (__atomic_load_n(&d->head, __ATOMIC_ACQUIRE) == __atomic_load_n(&o->shim_tail, __ATOMIC_ACQUIRE))
+		return 0;
+	pthread_mutex_lock(&o->ring_lock);
+	head = __atomic_load_n(&d->head, __ATOMIC_ACQUIRE);
+	n = head - o->shim_tail;
+	if (n > SHIM_RING)	/* scribbled over */
+		n = SHIM_RING;
+	if (o->vm->paging->guest_tables)	/* nothing is logged: what the guest wrote there itself means nothing */
+		n = 0;
+	for (uint32_t i = 0; i < n; i++)
+		drain_entry(by, __atomic_load_n(&ring[(head - n + i) & (SHIM_RING - 1)], __ATOMIC_RELAXED));
+	__atomic_store_n(&o->shim_tail, head, __ATOMIC_RELEASE);
+	__atomic_store_n(&d->tail, head, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&o->ring_lock);
+	by->counters.vcpu.ring_entries += n;
+	return n;
+}
+
+bool shim_sync_others(struct vcpu *v)
+{
+	bool any = false;
+
+	for (unsigned i = 0; shim_on(v->vm) && i < v->vm->nr_vcpus; i++)
+		if (i != v->id)
+			any |= drain(v, &v->vm->vcpus[i]) != 0;
+	return any;
 }
 
 /* After an exit, before anything else looks at the guest's tables. */
 void shim_sync_in(struct vcpu *v)
 {
 	struct shim_data *d = data(v);
-	const uint64_t *ring = (const uint64_t *)(v->area + AREA_SHIM_RING * 4096);
-	uint32_t head, n;
 
 	if (!shim_on(v->vm))
 		return;
-	head = __atomic_load_n(&d->head, __ATOMIC_ACQUIRE);
-	n = head - v->shim_tail;
-	if (n > SHIM_RING)	/* scribbled over */
-		n = SHIM_RING;
-	if (v->vm->paging->guest_tables)	/* nothing is logged: what the guest wrote there itself means nothing */
-		n = 0;
-	for (uint32_t i = 0; i < n; i++)
-		drain_entry(v, __atomic_load_n(&ring[(head - n + i) & (SHIM_RING - 1)], __ATOMIC_RELAXED));
-	v->shim_tail = head;
-	__atomic_store_n(&d->tail, head, __ATOMIC_RELEASE);
-	v->counters.vcpu.ring_entries += n;
-	if (n && v->vm->helper)
+	if (drain(v, v) && v->vm->helper)
 		helper_wake(v->vm->helper);
 	d->removed = 0;			/* queued as kicks, which the next resume runs */
 
@@ -285,7 +339,9 @@ void shim_sync_out(struct vcpu *v)
 		return;
 	d->deadline = v->deadline;
 	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	d->must_flush = v->vm->paging->guest_tables || mmu_out_of_sync(v->vm->mmu) || v->vm->paging->kick_pending(v);
+	/* With several vCPUs a flush has to see to what the others have changed, which no flag here can say. */
+	d->must_flush = v->vm->paging->guest_tables || v->vm->nr_vcpus > 1 || mmu_out_of_sync(v->vm->mmu) ||
+			v->vm->paging->kick_pending(v);
 	if (v->state == VCPU_MID_GATE)
 		return;
 	d->kernel_l4 = v->l4[MMU_KERNEL].n;
@@ -389,6 +445,7 @@ void shim_init_vcpu(struct vcpu *v)
 	d->ram_frames = v->vm->ram_frames;
 	d->nr_gfns = v->vm->nr_gfns;
 	d->nr_vcpus = v->vm->nr_vcpus;
+	d->vcpu = v->id;
 	/* On a PVM host ring 3 runs on the host's own GDT. */
 	d->cs = pvm ? 0x33 : FLAT_KERNEL_CS;
 	d->ss = pvm ? 0x2b : FLAT_KERNEL_SS;
@@ -408,7 +465,7 @@ void shim_set_info(struct vcpu *v, const void *hva)
 	if (!shim_on(v->vm))
 		return;
 	if (hva && v->vm->paging->guest_tables)
-		data(v)->info = monitor_map_info(v->vm, (gfn_t){ pa >> 12 }) + (pa & 4095);
+		data(v)->info = monitor_map_info(v, (gfn_t){ pa >> 12 }) + (pa & 4095);
 	else if (hva)
 		data(v)->info = RAM_MAP_VA + pa;
 	else
@@ -459,9 +516,8 @@ void shim_note_site(struct vcpu *v)
 	for (unsigned i = 0; i < sizeof v->vm->unhooked / sizeof *v->vm->unhooked; i++) {
 		if (v->vm->unhooked[i] == rip)
 			return;
-		if (v->vm->unhooked[i])
+		if (v->vm->unhooked[i] || !__sync_bool_compare_and_swap(&v->vm->unhooked[i], 0, rip))
 			continue;
-		v->vm->unhooked[i] = rip;
 		if (!v->vm->config->quiet)
 			fprintf(stderr, "umbra: hypercalls from %s are not in a form the shim knows: they exit\r\n",
 				symbols_name(v->vm->symbols, rip, name, sizeof name));

@@ -82,7 +82,7 @@ struct shim_data {
 	uint64_t kernel_ss;			/* the shim's: last stack_switch, with kernel_sp */
 	uint64_t armed;				/* the VMM's: system time in ns its timer is set to, 0: not set */
 	uint64_t deadline;			/* the shim's: the guest's single-shot timer, 0: none */
-	uint32_t nr_vcpus;			/* the VMM's */
+	uint32_t nr_vcpus, vcpu;		/* the VMM's: how many, and which is this */
 	uint32_t enabled;			/* the VMM's: bit per SHIM_DOES_* */
 	uint32_t removed;			/* the shim's: an entry that was present changed since the VMM last looked */
 	uint32_t must_flush;			/* the VMM's: a flush has work to do */

@@ -20,6 +20,7 @@
 #define SHIM	__attribute__((section("shim_text")))
 #define INLINE	static inline __attribute__((always_inline))
 #define D	((volatile struct shim_data *)SHIM_DATA_VA)
+#define PINS	((volatile uint8_t *)SHIM_PINS_VA)
 #define RING	((volatile uint64_t *)SHIM_RING_VA)
 
 #define PTE_P	1ull
@@ -147,6 +148,8 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 
 		if (cmd > MMUEXT_UNPIN_TABLE || gfn >= D->ram_frames)
 			continue;
+		/* What other vCPUs' lines about the table lead to as well, so first. */
+		PINS[gfn] = cmd == MMUEXT_UNPIN_TABLE ? 0 : cmd - MMUEXT_PIN_L1_TABLE + 1;
 		log_entry(gfn << 12 | (cmd == MMUEXT_UNPIN_TABLE ? SHIM_UNPIN : SHIM_PIN1 + (cmd - MMUEXT_PIN_L1_TABLE)));
 		if (cmd == MMUEXT_UNPIN_TABLE)
 			D->removed = 1;		/* shadows will be dropped */
@@ -178,10 +181,10 @@ SHIM static bool do_segment_base(uint64_t which, uint64_t base)
 SHIM static bool do_vcpu_op(uint64_t cmd, uint64_t vcpu, const uint64_t *arg, uint64_t *ret)
 {
 	if (cmd == VCPUOP_is_up && (D->enabled & SHIM_DOES(misc))) {
-		*ret = vcpu < D->nr_vcpus ? vcpu == 0 : (uint64_t)-2 /* ENOENT */;
-		return vcpu == 0 || vcpu >= D->nr_vcpus;
+		*ret = vcpu == D->vcpu ? 1 : (uint64_t)-2 /* ENOENT */;
+		return vcpu == D->vcpu || vcpu >= D->nr_vcpus;
 	}
-	if (cmd == VCPUOP_set_singleshot_timer && vcpu == 0 && (D->enabled & SHIM_DOES(timer))) {
+	if (cmd == VCPUOP_set_singleshot_timer && vcpu == D->vcpu && (D->enabled & SHIM_DOES(timer))) {
 		const struct vcpu_set_singleshot_timer *t = (const void *)arg;
 
 		if (!D->armed || t->timeout_abs_ns < D->armed || t->flags)

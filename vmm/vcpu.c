@@ -60,6 +60,7 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	v->vm = vm;
 	v->id = id;
 	pthread_mutex_init(&v->lock, NULL);
+	pthread_mutex_init(&v->ring_lock, NULL);
 	v->gs_selector = -1;
 	v->l4[MMU_KERNEL] = v->l4[MMU_USER] = MMU_NO_GFN;
 	v->cr0 = 0x80050033;
@@ -94,6 +95,8 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	r = mmu_cpu_create(vm->mmu, &v->mmu);
 	if (r)
 		return r;
+	if (shim_on(vm))
+		mmu_cpu_set_view(v->mmu, id);
 	monitor_init_vcpu(v);
 	shim_init_vcpu(v);
 	xen_time_init(v);
@@ -115,6 +118,7 @@ void vcpu_fini(struct vcpu *v)
 	free(v->trace);
 	free(v->start);
 	pthread_mutex_destroy(&v->lock);
+	pthread_mutex_destroy(&v->ring_lock);
 	free(v->faultmap);
 }
 

@@ -150,6 +150,13 @@ static int make_mmu(struct vm *vm)
 
 	monitor_build(vm, vm->hole);
 	memcpy(c.hole, vm->hole, sizeof c.hole);
+	if (shim_on(vm)) {
+		c.view_entry = vm->shim_entry;
+		c.view_slot = HOLE_SLOT_SHIM - HOLE_SLOT_FIRST;
+		c.nr_views = vm->nr_vcpus;
+	}
+	for (unsigned i = 0; i < PIN_LOCKS; i++)
+		pthread_mutex_init(&vm->pin_locks[i], NULL);
 	r = shim_install(vm, vm->host.kind == VMM_HOST_PVM);
 	if (!r)
 		r = mmu_create(&c, &vm->mmu);
@@ -304,11 +311,6 @@ static int run_once(const struct vmm_config *config, bool *again)
 
 	if (config->mmu == VMM_MMU_NESTED)
 		adapt_to_nested(&effective);
-	if (config->vcpus > 1) {	/* the shim's memory stands for one vCPU only so far */
-		effective.shim = 0;
-		effective.gates = false;
-		effective.helper = 0;
-	}
 	config = vm.config = &effective;
 	vmm_host_probe(&vm.host);
 	if (vm.host.kvm_error) {

@@ -75,6 +75,8 @@ struct mark {
 	struct kvm_counts kvm;
 };
 
+#define PIN_LOCKS	64u
+
 struct vcpu {
 	struct vm *vm;
 	unsigned id;
@@ -149,7 +151,8 @@ struct vcpu {
 	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
 	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
 	bool flush;			/* load CR3 on the way into the guest */
-	uint32_t shim_tail;		/* ring entries taken */
+	uint32_t shim_tail;		/* ring entries taken; ring_lock: any vCPU may take them */
+	pthread_mutex_t ring_lock;
 	struct feed *feed;		/* to the helper thread; NULL: there is none */
 	uint64_t recheck;		/* look at events again at this system time, 0: no */
 	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
@@ -173,13 +176,16 @@ struct vm {
 	uint64_t nr_gfns;		/* ram_frames + shared_info */
 	mfn_t mon_first, m2p, pool, mon_tables;
 	mfn_t exit_frame;		/* no memory: the shim stores there to leave the VM */
-	uint64_t *shim_l1;		/* the leaf table of the shim's slot */
+	uint64_t *shim_l1[VMM_MAX_VCPUS];	/* the leaf tables of the shim's slot */
+	mfn_t pins;			/* where the shims and the VMM write down what is pinned (shim.c) */
 	mfn_t idle_root;		/* gate and pool only, for a vCPU that has no space */
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
 	const struct paging_ops *paging;
 	struct mmu *mmu;		/* mode nested: the pmap and the walker only */
 	uint64_t hole[2][16];		/* [enum mmu_mode]: L4 entries of the hole */
+	uint64_t shim_entry[VMM_MAX_VCPUS];	/* [vcpu]: what its kernel roots have for the shim instead */
+	pthread_mutex_t pin_locks[PIN_LOCKS];	/* by gfn: applying what `pins` says */
 	struct nested *nested;		/* --mmu=nested (nested.h); else NULL */
 	const struct kick_ops *kick;
 	bool remote_flush;		/* a kick on one vCPU does not reach the others by itself */
@@ -289,7 +295,7 @@ void monitor_layout(struct vm *vm);
 void monitor_build(struct vm *vm, uint64_t hole[2][16]);
 void monitor_init_vcpu(struct vcpu *v);
 /* Shows the shim one frame of the guest's writable, once: where its map of RAM is read-only. Returns the address. */
-uint64_t monitor_map_info(struct vm *vm, gfn_t gfn);
+uint64_t monitor_map_info(struct vcpu *v, gfn_t gfn);
 /* Checks as Xen's check_descriptor() and fixes DPL; false: not allowed. */
 bool monitor_descriptor_ok(uint64_t *desc);
 uint64_t *monitor_gdt(struct vcpu *v);
@@ -308,6 +314,11 @@ void shim_init_vcpu(struct vcpu *v);
 void shim_set_info(struct vcpu *v, const void *hva);
 void shim_sync_in(struct vcpu *v);
 void shim_sync_out(struct vcpu *v);
+/* Takes up what other vCPUs' shims have written down. On the thread of `v`; true: there was something. Before anything that
+ * the guest may rely on to see another vCPU's finished updates: flushes, loads, pins, true faults. */
+bool shim_sync_others(struct vcpu *v);
+/* The guest pins or unpins (level 0) a table by a hypercall that the VMM does. 0 or -EINVAL. */
+int shim_pin(struct vcpu *v, gfn_t table, unsigned level);
 bool shim_busy(const struct vcpu *v);
 void shim_note_site(struct vcpu *v);
 void shim_arm_gates(struct vcpu *v);
