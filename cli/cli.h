@@ -17,6 +17,7 @@ int cli_run(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_report(int argc, char **argv);
+int cli_sweep(int argc, char **argv);
 int cli_stat(int argc, char **argv);
 int cli_top(int argc, char **argv);
 

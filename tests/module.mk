@@ -9,6 +9,7 @@ $(UNIT_HELP_LIB): $(filter-out $(UNIT_TESTS:%=%.o),$(call objs,tests/unit))
 UNIT_LD_bench := -ljansson -lm
 UNIT_LD_report := -ljansson -lm
 UNIT_ALSO_report := $(B)/libumbra-bench.a
+UNIT_LD_cli := -ljansson
 UNIT_ALSO_cli := $(B)/libumbra-helper.a $(B)/libumbra-mmu.a
 
 # The libraries are known only once every fragment was read.
