@@ -126,6 +126,7 @@ struct metric {
 	const char *group;		/* of rows */
 	bool per_run;			/* of the whole run, boot included, from its report; else of a case, per unit */
 	const char *terms[6];
+	const char *when, *is;		/* optional: the text at this path, else it is NaN */
 };
 
 /* Median, extremes of `n` values, which get sorted; NaN if n is 0. */

@@ -13,6 +13,19 @@
 
 #define REAL	0.05		/* below this p a difference is called real */
 
+/* Beside each other: what the shadow costs in faults, and what a second level does. One is never called the other. */
+#define EPT_METRICS(suffix_, per_run_) \
+	{ .group = "beside EPT", .id = "shadow_faults" suffix_, .head = "hidden + PT-write", .per_run = per_run_, \
+	  .what = "what the shadow costs in faults", .terms = { "+mmu.hidden", "+mmu.pt_write" } }, \
+	{ .group = "beside EPT", .id = "ept_measured" suffix_, .head = "EPT, measured", .per_run = per_run_, \
+	  .what = "violations of EPT or NPT that KVM counted", .terms = { "+ept.violations" }, .when = "ept.kind", \
+	  .is = "measured" }, \
+	{ .group = "beside EPT", .id = "ept_modelled" suffix_, .head = "EPT, modelled", .per_run = per_run_, \
+	  .what = "guest frames touched for the first time: violations at 4 KiB if there were EPT", \
+	  .terms = { "+ept.violations" }, .when = "ept.kind", .is = "modelled" }, \
+	{ .group = "beside EPT", .id = "ept_modelled_2m" suffix_, .head = "... at 2 MiB", .per_run = per_run_, \
+	  .what = "the same with entries of 2 MiB", .terms = { "+ept.violations_2m" }, .when = "ept.kind", .is = "modelled" }
+
 static const struct metric metrics[] = {
 	{ .group = "faults", .id = "hidden", .head = "hidden", .what = "only the shadow lacked it", .terms = { "+mmu.hidden" } },
 	{ .group = "faults", .id = "pt_write", .head = "PT-write", .what = "writes to page tables",
@@ -36,6 +49,7 @@ static const struct metric metrics[] = {
 		     "+counters.exits.other" } },
 	{ .group = "hypercalls", .id = "hypercalls_exit", .head = "by exit", .terms = { "+counters.hypercalls.total" } },
 	{ .group = "hypercalls", .id = "hypercalls_invm", .head = "in VM", .terms = { "+counters.invm_hypercalls.total" } },
+	EPT_METRICS("", false),
 	{ .group = "entries built", .id = "fills", .head = "by faults", .terms = { "+mmu.fills" } },
 	{ .group = "entries built", .id = "prefetched", .head = "by prefetch", .what = "beside the one that faulted",
 	  .terms = { "+mmu.prefetched" } },
@@ -47,11 +61,19 @@ static const struct metric metrics[] = {
 	{ .group = "kicks", .id = "kick_rounds", .head = "lists", .terms = { "+counters.kick_rounds" } },
 	{ .group = "kicks", .id = "kick_writes", .head = "entries rewritten", .terms = { "+counters.kick_writes" } },
 
+	EPT_METRICS("_run", true),
+	{ .group = "beside EPT", .id = "ept_at_most_run", .head = "... at most", .per_run = true,
+	  .what = "at 4 KiB, if all that was prebuilt was touched", .terms = { "+ept.violations_at_most" }, .when = "ept.kind",
+	  .is = "modelled" },
 	{ .group = "helper", .id = "helper_issued", .head = "asked for", .per_run = true,
 	  .terms = { "+helper.heuristics.*.issued" } },
 	{ .group = "helper", .id = "helper_built", .head = "built", .per_run = true, .terms = { "+helper.heuristics.*.built" } },
 	{ .group = "helper", .id = "helper_late", .head = "late", .what = "the fault came first", .per_run = true,
 	  .terms = { "+helper.heuristics.*.late" } },
+	{ .group = "helper", .id = "helper_used", .head = "sampled: useful", .per_run = true,
+	  .terms = { "+helper.heuristics.*.use.sampled_used" } },
+	{ .group = "helper", .id = "helper_unused", .head = "sampled: wasted", .per_run = true,
+	  .terms = { "+helper.heuristics.*.use.sampled_unused" } },
 	{ .group = "helper", .id = "helper_dropped", .head = "dropped", .what = "budget or queue full", .per_run = true,
 	  .terms = { "+helper.heuristics.*.dropped" } },
 	{ .group = "helper", .id = "helper_lost", .head = "events lost", .per_run = true, .terms = { "+helper.lost" } },
@@ -247,6 +269,21 @@ static bool any_per_run(const struct bench *b, const char *name)
 	return any;
 }
 
+/* Violations are made by pages that are not there yet: whether they were has to be said. */
+static void print_populated(const struct bench *b)
+{
+	for (unsigned i = 0; i < b->nr_samples; i++) {
+		double frames = json_number_at(b->samples[i].report, "ept.host_memory.frames");
+		double there = json_number_at(b->samples[i].report, "ept.host_memory.populated_frames_at_start");
+
+		if (isnan(frames) || isnan(there))
+			continue;
+		printf("\nHost memory behind the guest: %.0f of %.0f frames were there before it ran%s.\n", there, frames,
+		       there > frames / 2 ? " (populated)" : "");
+		return;
+	}
+}
+
 static void print_legend(const struct bench *b)
 {
 	const char *first = b->modes.at[first_mode(b)].name;
@@ -275,6 +312,7 @@ void compare_print(const struct bench *b)
 	if (n && any_per_run(b, names[0])) {
 		print_names(b, "whole run");
 		print_metrics(b, names[0], true);
+		print_populated(b);
 	}
 	print_legend(b);
 }

@@ -40,12 +40,33 @@ double json_number_at(const json_t *o, const char *path)
 	return json_is_number(o) ? json_number_value(o) : NAN;
 }
 
+/* What json_number_at() looks at, if it is a text; NULL. No arrays. */
+static const char *text_at(const json_t *o, const char *path)
+{
+	char name[64];
+
+	while (o && *path) {
+		size_t len = strcspn(path, ".");
+
+		if (len >= sizeof name)
+			return NULL;
+		memcpy(name, path, len);
+		name[len] = 0;
+		o = json_object_get(o, name);
+		path += len + (path[len] == '.');
+	}
+	return json_string_value(o);
+}
+
 static double sum_terms(const struct metric *metric, const json_t *o)
 {
 	const unsigned max = sizeof metric->terms / sizeof *metric->terms;
 	double sum = 0, value;
+	const char *text = metric->when ? text_at(o, metric->when) : NULL;
 	bool any = false;
 
+	if (metric->when && (!text || strcmp(text, metric->is)))
+		return NAN;
 	for (unsigned i = 0; i < max && metric->terms[i]; i++) {
 		value = json_number_at(o, metric->terms[i] + 1);
 		if (isnan(value) && *metric->terms[i] == '~')

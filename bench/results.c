@@ -46,7 +46,7 @@ static json_t *sample_json(const struct bench *b, const struct sample *s)
 		json_object_set_new(o, "digest", json_string(s->digest));
 	if (s->report)
 		json_object_set(o, "usage", json_object_get(json_object_get(s->report, "mmu"), "usage"));
-	if (s->report && b->compare)
+	if (s->report)
 		for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
 			json_object_set(o, parts[i], json_object_get(s->report, parts[i]));
 	return o;
@@ -127,8 +127,7 @@ json_t *results_json(const struct bench *b)
 		json_object_set(root, "umbra", json_object_get(report, "umbra"));
 		json_object_set(root, "host", json_object_get(report, "host"));
 	}
-	if (b->compare)
-		add_compared(b, root);
+	add_compared(b, root);
 	return root;
 }
 

@@ -276,16 +276,23 @@ static json_t *json_difference(const json_t *end, const json_t *begin)
 /* From the first mark where a command began to the last where it ended. */
 static void take_command(struct sample *s)
 {
-	json_t *mark, *begin = NULL, *end = NULL;
-	size_t i;
+	json_t *mark, *begin = NULL, *end = NULL, *since;
+	size_t i, from = 0, to = 0;
 
 	json_array_foreach(json_object_get(s->report, "marks"), i, mark) {
-		if (!begin && json_number_at(mark, "id") == MARK_COMMAND_BEGIN)
+		if (!begin && json_number_at(mark, "id") == MARK_COMMAND_BEGIN) {
 			begin = mark;
-		if (json_number_at(mark, "id") == MARK_COMMAND_END)
+			from = i;
+		}
+		if (json_number_at(mark, "id") == MARK_COMMAND_END) {
 			end = mark;
+			to = i;
+		}
 	}
-	if (begin && end && s->nr_cases == 1)
+	since = json_object_get(end, "since_previous");		/* knows what cannot be subtracted */
+	if (begin && end && to == from + 1 && since && s->nr_cases == 1)
+		s->counted[0] = json_incref(since);
+	else if (begin && end && s->nr_cases == 1)
 		s->counted[0] = json_difference(end, begin);
 	else
 		fail(s, "the guest did not mark where the command begins and ends");
@@ -294,8 +301,8 @@ static void take_command(struct sample *s)
 void sample_take_whole(struct sample *s)
 {
 	s->cases[0] = (struct reading){ "run", 1, json_number_at(s->report, "end.wall_ns") };
-	s->counted[0] = json_pack("{sO? sO?}", "counters", json_object_get(s->report, "total"), "mmu",
-				  json_object_get(s->report, "mmu"));
+	s->counted[0] = json_pack("{sO? sO? sO?}", "counters", json_object_get(s->report, "total"), "mmu",
+				  json_object_get(s->report, "mmu"), "ept", json_object_get(s->report, "ept"));
 }
 
 /* The intervals that the guest marked belong to the lines it printed, in order. */

@@ -12,7 +12,8 @@
 #define DIGIT_ROOM	2.5	/* per cent of the width that a digit needs inside its segment, on a narrow page */
 
 const struct series chart_classes[MODEL_CLASSES] = {
-	{ "hidden", 1 }, { "true, by exit", 4 }, { "PT-write", 2 }, { "other", 7 },
+	{ .name = "hidden", .colour = 1 }, { .name = "true, by exit", .colour = 4 }, { .name = "PT-write", .colour = 2 },
+	{ .name = "other", .colour = 7 },
 };
 
 struct scale scale_for(double max)
@@ -89,7 +90,7 @@ static void put_bar(struct text *t, int y, const struct bar *bar, const struct s
 		number(text, bar->values[i]);
 		text_put(t, "<rect class=\"f%u\" x=\"%.3f%%\" y=\"%d\" width=\"%.3f%%\" height=\"%d\"><title>%s: %s</title></rect>",
 			 series[i].colour, at, y, width, BAR_HEIGHT, series[i].name, text);
-		if (width >= DIGIT_ROOM * strlen(text))
+		if (!series[i].quiet && width >= DIGIT_ROOM * strlen(text))
 			text_put(t, "<text class=\"on k%ut\" x=\"%.3f%%\" y=\"%d\" text-anchor=\"middle\">%s</text>", series[i].colour,
 				 at + width / 2, y + 14, text);
 		at += width;

@@ -20,6 +20,7 @@ struct scale scale_for(double max);
 struct series {
 	const char *name;		/* our own text */
 	unsigned colour;		/* 1..8 */
+	bool quiet;			/* no number on it */
 };
 void chart_legend(struct text *t, const struct series *series, unsigned n);
 

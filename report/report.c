@@ -64,7 +64,7 @@ static int check_file(const struct files *f, unsigned i)
 		return bad_file(f, i, why);
 	}
 	if (!is_run(root) && !json_object_get(root, "compared"))
-		return bad_file(f, i, "neither of umbra compare --json nor of umbra run --stats");
+		return bad_file(f, i, "neither of umbra compare or bench --json nor of umbra run --stats");
 	return 0;
 }
 

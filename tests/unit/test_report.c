@@ -110,7 +110,9 @@ static void test_scales(void **state)
 /* Every rectangle of a bar begins where the one before it ends, and none leaves the drawing. */
 static void test_bars_fit(void **state)
 {
-	const struct series series[] = { { "one", 1 }, { "two", 2 }, { "three", 3 } };
+	const struct series series[] = {
+		{ .name = "one", .colour = 1 }, { .name = "two", .colour = 2 }, { .name = "three", .colour = 3 },
+	};
 	struct bar bars[2] = { { .label = "<a>", .values = { 10, NAN, 30 } }, { .label = "b", .values = { 0, 7, -4 } } };
 	struct text t = { NULL };
 	unsigned rects = 0;
