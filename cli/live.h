@@ -44,6 +44,7 @@ enum live_group {
 struct live_row {
 	enum live_group group;
 	char name[LIVE_NAME];
+	bool detail;			/* left out where there is little room */
 	const char *what;		/* lives as long as `describe`; "" */
 	uint64_t value;
 };

@@ -131,7 +131,6 @@ static const struct {
 	[LIVE_HYPERCALLS] = { "umbra_hypercalls_total", "call", "hypercalls that exited, by name" },
 	[LIVE_INVM] = { "umbra_invm_hypercalls_total", "call", "hypercalls done inside the guest, by name" },
 	[LIVE_EMULATED] = { "umbra_emulated_total", "instruction", "emulated instructions by kind" },
-	[LIVE_OTHER] = { "umbra_other_total", "counter", "counters of other kinds" },
 };
 
 static void counters(struct out *o, const struct live_rows *rows, enum live_group group)
@@ -148,9 +147,10 @@ static void counters(struct out *o, const struct live_rows *rows, enum live_grou
 			sample(o, families[group].label, name_text(r->name, name, sizeof name), r->value);
 			continue;
 		}
-		snprintf(metric, sizeof metric, "umbra_%s%s_total", group == LIVE_MMU ? "mmu_" : "",
-			 name_text(r->name, name, sizeof name));
-		head(o, metric, "counter", r->what);
+		/* Of a kind not known, it may be a level as well as a count. */
+		snprintf(metric, sizeof metric, "umbra_%s%s%s", group == LIVE_MMU ? "mmu_" : "",
+			 name_text(r->name, name, sizeof name), group == LIVE_OTHER ? "" : "_total");
+		head(o, metric, group == LIVE_OTHER ? "untyped" : "counter", r->what);
 		sample(o, NULL, NULL, r->value);
 	}
 }

@@ -89,20 +89,23 @@ const char *live_text(const json_t *o, const char *where, const char *otherwise)
 	return json_is_string(v) ? json_string_value(v) : otherwise;
 }
 
-static void add(struct live_rows *rows, enum live_group group, const char *name, const char *what, uint64_t value)
+/* NULL: no room. */
+static struct live_row *add(struct live_rows *rows, enum live_group group, const char *name, const char *what, uint64_t value)
 {
 	struct live_row *r = &rows->row[rows->n];
 
 	if (rows->n == LIVE_ROWS_MAX)
-		return;
+		return NULL;
 	rows->n++;
 	r->group = group;
+	r->detail = false;
 	r->what = what;
 	r->value = value;
 	snprintf(r->name, sizeof r->name, "%s", name);
 	for (char *p = r->name; *p; p++)	/* the other end may be anything */
 		if (*p < ' ' || *p > '~')
 			*p = '?';
+	return r;
 }
 
 /* Times and levels are no counters; a group's sum is made anew. */
@@ -121,8 +124,10 @@ static void add_counter(struct live_rows *rows, const char *place, enum live_gro
 
 	snprintf(where, sizeof where, "%s.%s", place, name);
 	for (unsigned i = 0; i < sizeof renamed / sizeof *renamed; i++)
-		if (!strcmp(renamed[i].where, where))
-			return add(rows, renamed[i].group, renamed[i].name, what, value);
+		if (!strcmp(renamed[i].where, where)) {
+			add(rows, renamed[i].group, renamed[i].name, what, value);
+			return;
+		}
 	add(rows, group, name, what, value);
 }
 
@@ -137,18 +142,48 @@ static void take_place(struct live_rows *rows, const char *place, enum live_grou
 			add_counter(rows, place, group, name, live_text(texts, name, ""), json_integer_value(value));
 }
 
-/* One heuristic: what it counts, "NAME KEY" each. */
+/* What becomes of a heuristic's entries. Whether they are used is known of the sampled ones only. */
+static const struct {
+	const char *key, *name, *what;
+} outcomes[] = {
+	{ "built", "built", "entries installed" },
+	{ "late", "late", "the fault came before the entry" },
+	{ "sampled_used", "useful (sampled)", "of those it can be seen of: used" },
+	{ "sampled_unused", "wasted (sampled)", "of those it can be seen of: removed unused" },
+};
+
+static void add_outcome(struct live_rows *rows, const char *heuristic, const char *key, uint64_t value)
+{
+	const char *name = key, *what = "";
+	struct live_row *r;
+	char text[LIVE_NAME];
+	bool main = false;
+
+	for (unsigned i = 0; !main && i < sizeof outcomes / sizeof *outcomes; i++) {
+		main = !strcmp(outcomes[i].key, key);
+		if (main) {
+			name = outcomes[i].name;
+			what = outcomes[i].what;
+		}
+	}
+	snprintf(text, sizeof text, "%.20s %.24s", heuristic, name);
+	r = add(rows, LIVE_PREBUILDS, text, what, value);
+	if (r)
+		r->detail = !main;
+}
+
+/* One heuristic; what its objects count, too, unless under a name that it has itself. */
 static void take_heuristic(struct live_rows *rows, const json_t *h)
 {
-	const json_t *value;
-	char name[LIVE_NAME];
-	const char *key;
+	const char *name = live_text(h, "name", "?"), *key, *inner_key;
+	const json_t *value, *inner;
 
 	json_object_foreach((json_t *)h, key, value) {
-		if (!json_is_integer(value) || !is_counter(key))
-			continue;
-		snprintf(name, sizeof name, "%.20s %.24s", live_text(h, "name", "?"), key);
-		add(rows, LIVE_PREBUILDS, name, "", json_integer_value(value));
+		if (json_is_integer(value) && is_counter(key))
+			add_outcome(rows, name, key, json_integer_value(value));
+		json_object_foreach((json_t *)value, inner_key, inner)
+			if (json_is_integer(inner) && is_counter(inner_key) && !json_object_get(h, inner_key))
+				add_outcome(rows, name, inner_key, json_integer_value(inner));
 	}
 }
 
@@ -160,23 +195,32 @@ static bool known_place(const char *where)
 	return !strcmp(where, "mmu.usage");
 }
 
-/* Objects of counters inside `place` that the table above does not know. */
+/* The counters of the object at `where`, "NAME COUNTER" each, NAME being the last part of `where`. */
+static void take_object(struct live_rows *rows, const char *where, const json_t *stats)
+{
+	const char *dot = strrchr(where, '.'), *counter;
+	const json_t *o = live_at(stats, where), *value;
+	char name[LIVE_NAME];
+
+	json_object_foreach((json_t *)o, counter, value) {
+		if (!json_is_integer(value) || !is_counter(counter))
+			continue;
+		snprintf(name, sizeof name, "%.20s %.24s", dot ? dot + 1 : where, counter);
+		add(rows, LIVE_OTHER, name, "", json_integer_value(value));
+	}
+}
+
+/* Objects inside `place` that the table above does not know. */
 static void take_others(struct live_rows *rows, const char *place, const json_t *stats)
 {
-	const json_t *o = live_at(stats, place), *inner, *value;
-	char where[96], name[LIVE_NAME];
-	const char *key, *counter;
+	const json_t *o = live_at(stats, place), *inner;
+	char where[96];
+	const char *key;
 
 	json_object_foreach((json_t *)o, key, inner) {
 		snprintf(where, sizeof where, "%s.%s", place, key);
-		if (!json_is_object(inner) || known_place(where))
-			continue;
-		json_object_foreach((json_t *)inner, counter, value) {
-			if (!json_is_integer(value) || !is_counter(counter))
-				continue;
-			snprintf(name, sizeof name, "%.20s %.24s", key, counter);
-			add(rows, LIVE_OTHER, name, "", json_integer_value(value));
-		}
+		if (!known_place(where))
+			take_object(rows, where, stats);
 	}
 }
 
@@ -191,6 +235,8 @@ void live_rows_take(struct live_rows *rows, const json_t *stats, const json_t *d
 		take_heuristic(rows, json_array_get(heuristics, i));
 	take_others(rows, "total", stats);
 	take_others(rows, "mmu", stats);
+	take_object(rows, "ept", stats);
+	take_object(rows, "kvm", stats);
 }
 
 const struct live_row *live_rows_find(const struct live_rows *rows, enum live_group group, const char *name)

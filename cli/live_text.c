@@ -48,7 +48,7 @@ void live_print_title(FILE *to, const json_t *stats, pid_t pid)
 	fprintf(to, ": %s, %s, %.0f vCPU%s, %s%s, up %.1f s", live_clean(slash ? slash + 1 : path, kernel, sizeof kernel),
 		cli_size_text(live_number(stats, "config.memory_bytes", 0), size), vcpus, vcpus == 1 ? "" : "s",
 		live_clean(live_text(stats, "config.mmu", "?"), mmu, sizeof mmu),
-		json_is_true(live_at(stats, "config.helper")) ? ", helper" : "", live_number(stats, "uptime_ns", 0) / 1e9);
+		live_at(stats, "helper") ? ", helper" : "", live_number(stats, "uptime_ns", 0) / 1e9);
 }
 
 static int most_first(const void *a, const void *b)

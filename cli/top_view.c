@@ -62,7 +62,7 @@ static void print_group(FILE *to, const struct top_view *view, enum live_group g
 		const struct live_row *r = &now->rows.row[i];
 		struct line *l = &list[n];
 
-		if (r->group != group || !wanted(view, r))
+		if (r->group != group || !wanted(view, r) || (r->detail && !view->details && !view->filtered))
 			continue;
 		l->row = r;
 		l->total = since(r->value, value_in(base, r));

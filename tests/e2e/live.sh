@@ -19,7 +19,7 @@ guest() {	# rest: options; the pid in $guest, its console in $tmp/guest.N
 	count=$((${count:-0} + 1))
 	"$UMBRA" run -q -k "$vmlinuz" -i "$initrd" -m 256M --timeout 120s "$@" >"$tmp/guest.$count" 2>&1 </dev/null &
 	guest=$!
-	wait_until 60 grep -aq '^UMBRA-USERSPACE up' "$tmp/guest.$count" || not_ok "guest $count" "no user space" "$tmp/guest.$count"
+	wait_until 60 grep -aqs '^UMBRA-USERSPACE up' "$tmp/guest.$count" || not_ok "guest $count" "no user space" "$tmp/guest.$count"
 }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 

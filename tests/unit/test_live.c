@@ -20,7 +20,8 @@ static const char stats_text[] =
 	"\"config\":{\"kernel\":\"/boot/vmlinuz\\u001b[2J\\\"x\\\\y\",\"memory_bytes\":268435456,\"vcpus\":1,\"mmu\":\"shadow\","
 		"\"helper\":true},"
 	"\"host\":{\"kvm\":\"PVM\"},"
-	"\"helper\":{\"updates\":7,\"cpu_ns\":5,\"heuristics\":[{\"name\":\"update\",\"issued\":9,\"useful\":4}]},"
+	"\"helper\":{\"updates\":7,\"cpu_ns\":5,\"heuristics\":[{\"name\":\"update\",\"issued\":9,\"built\":8,"
+		"\"use\":{\"built\":1,\"sampled_used\":4,\"share\":null}}]},"
 	"\"total\":{\"exits\":{\"total\":100,\"page_fault\":75,\"hypercall\":25,\"gp\":0},\"hypercalls\":{\"total\":3,\"iret\":3},"
 		"\"irets\":4,\"invm_faults\":11,\"guest_ns\":1500000000,\"vmm_ns\":100000000,\"idle_ns\":null,\"guest_cycles\":5,"
 		"\"ept\":{\"violations\":6}},"
@@ -69,7 +70,10 @@ static void take(void **state)
 	assert_row(LIVE_MMU, "updates", 7);
 	assert_row(LIVE_PREBUILDS, "prefetched", 8);
 	assert_row(LIVE_PREBUILDS, "update issued", 9);
-	assert_row(LIVE_PREBUILDS, "update useful", 4);
+	assert_row(LIVE_PREBUILDS, "update built", 8);
+	assert_row(LIVE_PREBUILDS, "update useful (sampled)", 4);
+	assert_true(live_rows_find(&rows, LIVE_PREBUILDS, "update issued")->detail);
+	assert_false(live_rows_find(&rows, LIVE_PREBUILDS, "update built")->detail);
 	assert_row(LIVE_OTHER, "ept violations", 6);
 	assert_null(live_rows_find(&rows, LIVE_EXITS, "total"));
 	assert_null(live_rows_find(&rows, LIVE_VCPU, "guest_cycles"));
@@ -146,7 +150,7 @@ static void table(void **state)
 static void prometheus(void **state)
 {
 	static const char help[] = "^# HELP [a-z_][a-z0-9_]* ([^\\\\]|\\\\\\\\|\\\\n)*$";
-	static const char type[] = "^# TYPE [a-z_][a-z0-9_]* (counter|gauge)$";
+	static const char type[] = "^# TYPE [a-z_][a-z0-9_]* (counter|gauge|untyped)$";
 	static const char sample[] = "^[a-z_][a-z0-9_]*\\{[a-z]+=\"([^\"\\\\]|\\\\[\\\\\"n])*\"(,[a-z]+=\"([^\"\\\\]|\\\\[\\\\\"n])*\")*\\} "
 				     "[0-9]+(\\.[0-9]+)?(e[+-][0-9]+)?$";
 	char *text = text_of(live_print_prometheus), *save, *line, metric[80] = "", *copy = strdup(text);
@@ -169,6 +173,7 @@ static void prometheus(void **state)
 			fail_msg("not a sample of %s: %s", metric, line);
 	}
 	assert_non_null(strstr(copy, "umbra_faults_total{pid=\"42\",class=\"true_in_vm\"} 11\n"));
+	assert_non_null(strstr(copy, "# TYPE umbra_ept_violations untyped\numbra_ept_violations{pid=\"42\"} 6\n"));
 	assert_non_null(strstr(copy, "umbra_exits_total{pid=\"42\",cause=\"page_fault\"} 75\n"));
 	assert_non_null(strstr(copy, "# HELP umbra_irets_total returns \\\\ to\\nuser mode\n"));
 	assert_non_null(strstr(copy, "umbra_guest_seconds_total{pid=\"42\"} 1.5\n"));
