@@ -392,5 +392,6 @@ enum mmu_prebuilt entry_prebuild(struct mmu_cpu *cpu, uint32_t page, unsigned in
 	STAT_SOURCE(cpu, source, built);
 	if (apply & APPLY_SAMPLE)
 		STAT_SOURCE(cpu, source, sampled);
+	PROBE(prebuild, key.gfn, index, source, want.gfn);
 	return MMU_PB_BUILT;
 }

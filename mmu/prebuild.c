@@ -7,6 +7,7 @@
  * held; then, under the page lock, the gPTE is read again.
  */
 #include "mmu/internal.h"
+#include "mmu/probe.h"
 
 #define MAX_SHADOWS	16u	/* of one table: 4 levels by 3 roles, and views of roots; more are passed over */
 #define RUN		32u	/* leaves built while one lock is held */
@@ -110,6 +111,7 @@ enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index,
 		if (rank[r] > rank[best])
 			best = r;
 	}
+	PROBE(prebuild__asked, table.n, index, source, best);
 	return best;
 }
 
