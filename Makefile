@@ -52,7 +52,7 @@ export UMBRA_CACHE := $(abspath $(UMBRA_CACHE))
 export UMBRA_BUILD := $(abspath $(B))
 
 deps:                           ## install the Debian packages that are missing (build, run, test)
-	$(Q)scripts/deps
+	$(Q)scripts/deps --without perf
 
 kernel:                         ## fetch Debian's cloud kernel into cache/
 	$(Q)scripts/fetch-kernel
@@ -76,7 +76,7 @@ run:                            ## boot Debian's kernel and print the counters; 
 unit-bins: $(UNIT_TESTS)        ## build the unit tests
 
 check:                          ## every test there is; STEPS="unit boot" picks some
-	$(Q)scripts/deps
+	$(Q)scripts/deps --without perf
 	$(Q)$(MAKE) -s all initrd kernel
 	$(Q)B=$(B) scripts/check $(STEPS)
 

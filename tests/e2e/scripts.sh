@@ -26,8 +26,10 @@ for cmd in apt-get apt-cache; do
 	chmod +x "$tmp/bin/$cmd"
 done
 
-check "deps is silent when nothing is missing" silent offline scripts/deps
+check "deps is silent when nothing is missing" silent offline scripts/deps --without perf
 check "deps refuses an unknown section" fails_with "no section 'x'" scripts/deps x
+check "... one to leave out as well" fails_with "no section 'x'" scripts/deps --without x
+check "deps leaves out what it is told to" bash -c '! scripts/deps --list --without perf | grep -q bpftrace'
 
 check "fetch-kernel is silent and offline when cached" silent offline scripts/fetch-kernel
 check "the cached kernel is a bzImage" test "$(dd if="$cache/vmlinuz" bs=1 skip=514 count=4 2>/dev/null)" = HdrS
