@@ -406,6 +406,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			fputs("umbra run: --fault-map goes into the file of --stats=FILE, which is not given\n", stderr);
 			return EINVAL;
 		}
+		if (config->mmu == VMM_MMU_NESTED && config->vcpus > 1)
+			return bad_value("mmu", "nested", "this mode runs one vCPU: leave --vcpus out");
 		if (config->trace && config->mmu == VMM_MMU_NESTED)
 			return bad_value("trace", config->trace, "heuristics see nothing with --mmu=nested");
 		if (config->vcpus > 1 && config->mmu == VMM_MMU_NESTED) {

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "vmm/ept.h"
 #include "vmm/stats.h"
 
 /* ---- the rest of the VMM ---------------------------------------------------------------------------------------- */
@@ -173,6 +174,45 @@ static void sums(void **state)
 	assert_int_equal(m.hidden, 300);
 }
 
+/* Modelled where we shadow; measured where KVM has a second level to the guest's own tables; else no number at all. */
+static void ept_kinds(void **state)
+{
+	static const struct paging_ops nested = { .name = "nested", .guest_tables = true, .add_stats = add_stats };
+	struct kvm_counts none, some = { .pf_taken = 4711 };
+	struct mmu_stats m = { .touched = 100, .touched_tables = 9, .touched_2m = 7, .reachable = 130 };
+	struct ept e;
+
+	kvm_stats_read(NULL, &none);
+	assert_int_equal(none.pf_taken, -1);
+	ept_count(&vm, &m, &some, &e);
+	assert_int_equal(e.kind, EPT_MODELLED);
+	assert_int_equal(e.violations, 100);
+	assert_int_equal(e.tables, 9);
+	assert_int_equal(e.violations_2m, 7);
+	assert_int_equal(e.at_most, 130);
+	vm.paging = &nested;
+	for (int level = -1; level <= 1; level++) {
+		vm.host.second_level = level;
+		ept_count(&vm, &m, &some, &e);
+		assert_int_equal(e.kind, level == 1 ? EPT_MEASURED : EPT_NONE);
+		assert_int_equal(e.violations, level == 1 ? 4711 : -1);
+		ept_count(&vm, &m, &none, &e);
+		assert_int_equal(e.kind, EPT_NONE);
+	}
+}
+
+static void kvm_counts_of_a_part(void **state)
+{
+	struct kvm_counts c = { .pf_taken = 10, .pf_fixed = -1, .exits = 5, .pages_4k = 7 };
+	const struct kvm_counts from = { .pf_taken = 4, .pf_fixed = -1, .exits = -1, .pages_4k = 9 };
+
+	kvm_stats_subtract(&c, &from);
+	assert_int_equal(c.pf_taken, 6);
+	assert_int_equal(c.pf_fixed, -1);
+	assert_int_equal(c.exits, -1);
+	assert_int_equal(c.pages_4k, 7);	/* how many there are, not how often */
+}
+
 static void json_members(void **state)
 {
 	json_t *r;
@@ -198,6 +238,9 @@ static void json_members(void **state)
 	assert_json_int(r, "vcpus.0.exits.page_fault", 10);
 	assert_json_int(r, "vcpus.1.id", 1);
 	assert_json_int(r, "mmu.hidden", 300);
+	assert_json_text(r, "ept.kind", "modelled");
+	assert_json_int(r, "ept.violations", 0);
+	assert_true(json_is_null(at(r, "kvm.pf_taken")) && json_is_null(at(r, "frames")));
 	assert_json_int(r, "mmu.usage.leaves_2m", 5);
 	assert_true(fabs(json_real_value(at(r, "mmu.usage.mapped_mib")) - 20) < 1e-9);
 	assert_true(fabs(json_real_value(at(r, "mmu.usage.pool_pages_per_mapped_mib")) - 2.5) < 1e-9);
@@ -454,7 +497,7 @@ static void table_of_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(sums), TEST(json_members), TEST(json_live), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
+		TEST(sums), TEST(ept_kinds), TEST(kvm_counts_of_a_part), TEST(json_members), TEST(json_live), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
 		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_interval),
 		TEST(table_of_giants), TEST(table_of_nothing),
 	};
