@@ -28,7 +28,8 @@ guests=$(cat <<-'END'
 	nested, mmu|mmu||--mmu=nested --audit=3
 	nested, every entry rewritten|nested|nested=1|--mmu=nested --kick=rewrite
 	nested, user|user|nested=1|--mmu=nested
-	hostile_shim, user mode by int3|hostile_shim|only=user_mode_by_int3|
+	hostile_shim, user mode by the shim's door|hostile_shim|only=user_mode_by_the_shims_door|
+	hostile_shim, stores where no memory is|hostile_shim|only=stores_where_no_memory_is|
 	hostile_shim, gates from user mode|hostile_shim|only=gates_from_user_mode|
 END
 )

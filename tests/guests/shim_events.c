@@ -211,14 +211,22 @@ TEST(tick_among_faults)
 TEST(second_timer_counts)
 {
 	uint32_t port = timer_start();
-	uint64_t at = system_time() + 8 * MS;
 	struct regs r;
+	uint64_t at;
+	bool late;
 
-	expect_eq(set_timer(at - 5 * MS), 0);
-	hcall2(sched_op, SCHEDOP_yield, 0);
-	expect_eq(set_timer(at), 0);
-	expect_eq(linux_user_call(&r, user_spin, 0, 0), VEC_EVENT);
-	expect(system_time() >= at, "%lu us early: the first one fired", (at - system_time()) / 1000);
+	/* On a busy machine the first one may be over before the second is set: that proves nothing. */
+	for (unsigned tries = 0; tries < 20; tries++) {
+		at = system_time() + 8 * MS;
+		expect_eq(set_timer(at - 5 * MS), 0);
+		hcall2(sched_op, SCHEDOP_yield, 0);
+		expect_eq(set_timer(at), 0);
+		late = system_time() >= at - 5 * MS;
+		expect_eq(linux_user_call(&r, user_spin, 0, 0), VEC_EVENT);
+		if (!late)
+			break;
+	}
+	expect(late || system_time() >= at, "%lu us early: the first one fired", (at - system_time()) / 1000);
 	timer_end(port);
 }
 
