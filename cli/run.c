@@ -21,7 +21,7 @@
 #define TRACE_MAX	(1u << 20)
 
 enum {
-	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
+	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
@@ -46,11 +46,12 @@ static const struct argp_option options[] = {
 	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off (default), kvm8 (the aligned 8), xen32 (32 "
 	  "forward) or N on both sides", 2 },
 	{ "populate", OPT_POPULATE, NULL, 0, "Allocate all of the guest's memory before it runs", 2 },
+	{ "host-pages", OPT_HOST_PAGES, "huge|small", 0, "Pages behind the guest's memory; huge, the default, is a wish", 2 },
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
-	{ "gates", OPT_GATES, "vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
-	  "in umbra, or inside the guest without an exit (default)", 2 },
+	{ "gates", OPT_GATES, "auto|vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
+	  "in umbra, inside the guest without an exit, or what is faster here (auto, default)", 2 },
 	{ "helper", OPT_HELPER, "on|off|auto", 0, "Threads on other cores that prebuild shadow entries ahead of the guest; auto: only "
 	  "while a core is free for it (default off)", 2 },
 	{ "heuristic", OPT_HEURISTIC, "NAME[,KEY=N...]", 0, "What it prebuilds; repeatable; 'auto' gives each as much say as it is worth, "
@@ -97,7 +98,9 @@ static const struct cli_choice switch_choices[] = { { "on", true }, { "off", fal
 static const struct cli_choice helper_choices[] = {
 	{ "off", VMM_HELPER_OFF }, { "on", VMM_HELPER_ON }, { "auto", VMM_HELPER_AUTO }, { NULL },
 };
-static const struct cli_choice gates_choices[] = { { "vmm", false }, { "invm", true }, { NULL } };
+static const struct cli_choice gates_choices[] = { { "auto", VMM_GATES_AUTO }, { "vmm", VMM_GATES_VMM }, { "invm", VMM_GATES_INVM },
+						  { NULL } };
+static const struct cli_choice page_choices[] = { { "huge", true }, { "small", false }, { NULL } };
 static const struct cli_choice mmu_choices[] = { { "shadow", VMM_MMU_SHADOW }, { "nested", VMM_MMU_NESTED }, { NULL } };
 
 /* "umbra run: --OPTION=VALUE: what is wrong". Returns EINVAL, with which argp_parse() then returns. */
@@ -339,6 +342,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_shim(arg, &config->shim);
 	case OPT_POPULATE:
 		config->populate = true;
+		break;
+	case OPT_HOST_PAGES:
+		r = parse_choice("host-pages", arg, page_choices, &choice);
+		config->huge = choice;
 		break;
 	case OPT_LARGE:
 		r = parse_choice("large", arg, switch_choices, &choice);

@@ -195,7 +195,7 @@ static void build_idt(struct vm *vm)
 	}
 }
 
-static void build_gates(struct vm *vm)
+void monitor_build_gates(struct vm *vm)
 {
 	char *kernel = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE });
 	char *user = mon_hva(vm, (mfn_t){ vm->mon_first.n + MON_GATE_USER });
@@ -213,7 +213,7 @@ void monitor_build(struct vm *vm, uint64_t hole[2][16])
 	unsigned used = 0;
 	uint64_t *m2p = mon_hva(vm, vm->m2p);
 
-	build_gates(vm);
+	monitor_build_gates(vm);
 	build_idt(vm);
 	for (uint64_t i = 0; i < m2p_frames(vm) * 512; i++)
 		m2p[i] = i < vm->nr_gfns ? i : ~0ull;

@@ -13,7 +13,7 @@
 
 extern const char __start_shim_text[], __stop_shim_text[], shim_call[], shim_call_abort[], shim_iret[], shim_iret_exit[],
 	shim_call_return[], shim_user_entry[], shim_syscall_entry[], shim_to_user[], shim_to_user_iret[], shim_exit_call[],
-	shim_exit_user[], shim_call_address[], shim_user_address[];
+	shim_exit_user[], shim_measure[], shim_call_address[], shim_user_address[];
 
 _Static_assert(offsetof(struct shim_data, saved_rsp) == SD_SAVED_RSP, "shim_abi.h");
 _Static_assert(offsetof(struct shim_data, info) == SD_INFO, "shim_abi.h");
@@ -101,6 +101,16 @@ int shim_install(struct vm *vm, bool by_store)
 	memcpy(code + (shim_call_address - __start_shim_text), &call, sizeof call);
 	memcpy(code + (shim_user_address - __start_shim_text), &user, sizeof user);
 	return 0;
+}
+
+uint64_t shim_exit_rip(void)
+{
+	return va_of(shim_exit_call);
+}
+
+uint64_t shim_measure_rip(void)
+{
+	return va_of(shim_measure);
 }
 
 uint64_t shim_to_user_rip(void)

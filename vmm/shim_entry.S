@@ -46,7 +46,7 @@
 	.endm
 
 	.globl	shim_user_entry, shim_syscall_entry, shim_to_user, shim_to_user_iret
-	.globl	shim_exit_call, shim_exit_user, shim_call_address, shim_user_address
+	.globl	shim_exit_call, shim_exit_user, shim_call_address, shim_user_address, shim_measure
 	.globl	shim_call, shim_call_abort, shim_iret, shim_iret_exit, shim_call_return
 	.type	shim_call, @function
 shim_call:
@@ -332,6 +332,15 @@ shim_exit_call:
 shim_exit_user:
 	movabsl	%eax, SHIM_EXIT_VA+SHIM_EXIT_USER
 	ud2
+
+/* For the VMM, before the guest runs (measure.c): RDX transitions by the gate, then a hypercall exit. */
+shim_measure:
+	leaq	1f(%rip), %rax
+	jmp	shim_to_user
+1:	decq	%rdx
+	jnz	shim_measure
+	xorl	%ecx, %ecx
+	jmp	*shim_call_address(%rip)
 	.balign	8, 0xcc
 shim_lstar:
 	.quad	GATE_VA + GATE_SYSCALL

@@ -114,8 +114,10 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "prefetch", stats_prefetch_word(c->prefetch));
 	set_u64(b, o, "prefetch_entries", c->prefetch_n);
 	set_bool(b, o, "large", c->large);
+	set_text(b, o, "host_pages", c->huge ? "huge" : "small");
 	set_bool(b, o, "populate", c->populate);
 	set(b, o, "shim", shim_json(c->shim));
+	set_text(b, o, "gates", c->gates == VMM_GATES_AUTO ? "auto" : c->gates == VMM_GATES_VMM ? "vmm" : "invm");
 	set_bool(b, o, "gates_invm", b->vm->gates);
 	set_text(b, o, "helper", stats_helper_word(c->helper));
 	if (c->helper)
@@ -143,6 +145,9 @@ static json_t *host_json(struct builder *b)
 	set_u64(b, o, "cpus", h->cpus);
 	set_u64(b, o, "numa_nodes", h->nodes);
 	set_u64(b, o, "memory_bytes", h->memory);
+	set(b, o, "transitions", json_pack("{sI sI sI sb}", "exit_by_fetch_ns", (json_int_t)b->vm->costs.fetch_ns,
+					   "exit_by_store_ns", (json_int_t)b->vm->costs.store_ns, "gate_ns",
+					   (json_int_t)b->vm->costs.gate_ns, "shim_leaves_by_store", b->vm->costs.by_store));
 	set(b, o, "tsc_khz", b->vm->tsc_khz ? json_integer(b->vm->tsc_khz) : json_null());
 	set_bool(b, o, "tsc_constant", h->tsc_constant);
 	return o;

@@ -212,6 +212,8 @@ void *vcpu_thread(void *arg)
 
 	if (!atomic_load(&v->up) && !(vcpu_park(v) && xen_vcpu_start(v)))
 		return NULL;
+	if (v->id == 0)
+		measure_transitions(v);
 	while (!atomic_load(&v->vm->stop)) {
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);

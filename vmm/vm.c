@@ -29,7 +29,7 @@ void vmm_config_init(struct vmm_config *c)
 		.prefetch = MMU_PREFETCH_OFF,
 		.large = true,
 		.shim = (1u << SHIM_BITS) - 1,
-		.gates = true,
+		.huge = true,
 		.table = true,
 		.trace_exits = 64,
 		.profile_hz = 499,
@@ -94,17 +94,24 @@ void vcpu_crash(struct vcpu *v, const char *fmt, ...)
 	vm_stop(v->vm, VMM_EXIT_CRASHED, "%s", why);
 }
 
-static void *map_memory(const char *name, uint64_t frames)
-{
-	int fd = memfd_create(name, MFD_CLOEXEC);
-	void *p;
+#define HUGE	(2ull << 20)
 
-	if (fd < 0)
-		return MAP_FAILED;
-	p = ftruncate(fd, frames << 12) ? MAP_FAILED : mmap(NULL, frames << 12, PROT_READ | PROT_WRITE,
-							     MAP_SHARED | MAP_NORESERVE, fd, 0);
-	close(fd);
-	return p;
+/* Memory of the VM. Private and anonymous: a fault on shared memory costs the host more. Aligned, so that the host can
+ * back it with huge pages: then its KVM follows the 2 MiB entries of the monitor's tables with entries as large. */
+static void *map_memory(uint64_t frames, bool huge)
+{
+	uint64_t size = frames << 12, skip;
+	char *p = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return p;
+	skip = -(uintptr_t)p & (HUGE - 1);
+	if (skip)
+		munmap(p, skip);
+	munmap(p + skip + size, HUGE - skip);
+	/* A host without transparent huge pages says EINVAL, and is merely slower. */
+	madvise(p + skip, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return p + skip;
 }
 
 static int add_slot(struct vm *vm, unsigned slot, uint64_t first, uint64_t frames, void *hva)
@@ -157,7 +164,7 @@ static int make_mmu(struct vm *vm)
 	}
 	for (unsigned i = 0; i < PIN_LOCKS; i++)
 		pthread_mutex_init(&vm->pin_locks[i], NULL);
-	r = shim_install(vm, vm->host.kind == VMM_HOST_PVM);
+	r = shim_install(vm, false);
 	if (!r)
 		r = mmu_create(&c, &vm->mmu);
 	return r ? r : vm->paging->create(vm);
@@ -177,7 +184,7 @@ static int machine_create(struct vm *vm, const char **what)
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return -errno;
-	vm->gates = c->gates && vm->host.fsgsbase && (c->shim & SHIM_DOES(iret)) &&
+	vm->gates = c->gates != VMM_GATES_VMM && vm->host.fsgsbase && (c->shim & SHIM_DOES(iret)) &&
 		    (c->shim & SHIM_DOES(segment));
 	vm->paging = c->mmu == VMM_MMU_NESTED ? &paging_nested : &paging_shadow;
 	vm->kick = kick_choose(c->kick, &vm->host);
@@ -193,8 +200,8 @@ static int machine_create(struct vm *vm, const char **what)
 	monitor_layout(vm);
 
 	*what = "allocating guest memory";
-	vm->ram = map_memory("umbra-ram", vm->ram_frames);
-	vm->mon = map_memory("umbra-monitor", vm->mon_frames);
+	vm->ram = map_memory(vm->ram_frames, c->huge);
+	vm->mon = map_memory(vm->mon_frames, c->huge);
 	if (vm->ram == MAP_FAILED || vm->mon == MAP_FAILED)
 		return -errno;
 	*what = "allocating all of the guest's memory (--populate)";

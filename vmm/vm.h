@@ -166,6 +166,13 @@ struct vcpu {
 	volatile int in_kvm;		/* for this thread's signal handlers: KVM_RUN has begun and not ended */
 };
 
+/* What measure.c found on this host, 0: not measured or not possible. */
+struct transition_costs {
+	uint64_t fetch_ns, store_ns;	/* an exit by a fetch from the gate page, by a store where no memory is; and back */
+	uint64_t gate_ns;		/* an exception, the gate, and back to ring 3 */
+	bool by_store;			/* how the shim leaves */
+};
+
 struct vm {
 	const struct vmm_config *config;
 	struct vmm_host host;
@@ -214,6 +221,7 @@ struct vm {
 	struct trace *trace;		/* --trace; NULL: none */
 	struct helper_stats helper_stats;	/* once it has ended */
 	bool gates;			/* transitions between user and kernel inside the VM */
+	struct transition_costs costs;
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
 
@@ -302,12 +310,20 @@ uint64_t *monitor_gdt(struct vcpu *v);
 uint64_t *monitor_ldt(struct vcpu *v);
 void monitor_set_ldt(struct vcpu *v, unsigned entries);
 
+/* The gate pages of both roots, as vm->gates wants them. While no vCPU runs. */
+void monitor_build_gates(struct vm *vm);
+
+/* ---- measure.c ------------------------------------------------------------------------------------------------------ */
+void measure_transitions(struct vcpu *v);
+
 /* ---- shim.c: hypercalls done inside the guest --------------------------------------------------------------------------- */
 struct image;
 bool shim_on(const struct vm *vm);
 bool shim_wants_fsgsbase(const struct vm *vm);
 int shim_install(struct vm *vm, bool by_store);
 uint64_t shim_to_user_rip(void);
+uint64_t shim_exit_rip(void);
+uint64_t shim_measure_rip(void);
 void shim_patch_kernel(struct vm *vm, const struct image *img);
 void shim_fill_hypercall(uint8_t *p, unsigned nr, bool iret);
 void shim_init_vcpu(struct vcpu *v);

@@ -27,6 +27,7 @@ enum vmm_exit {
 
 /* Whose tables the processor walks (docs/nested.md). */
 enum vmm_mmu { VMM_MMU_SHADOW, VMM_MMU_NESTED };
+enum vmm_gates { VMM_GATES_AUTO, VMM_GATES_VMM, VMM_GATES_INVM };	/* AUTO: what measures as the cheaper */
 enum vmm_kick { VMM_KICK_AUTO, VMM_KICK_FLUSH, VMM_KICK_REWRITE, VMM_KICK_TABLE };
 
 /* AUTO: only if there is a processor more than vCPUs, and not while others want it. */
@@ -50,6 +51,7 @@ struct vmm_config {
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
 	bool large;
+	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
 	enum vmm_helper helper;
@@ -60,7 +62,7 @@ struct vmm_config {
 	unsigned nr_helper_cpus;	/* 0: one thread, on any */
 	unsigned helper_queue;		/* a test: room for so many events and trees; 0: the defaults */
 	unsigned helper_delay_us;	/* a test: the helper waits up to so long before each look */
-	bool gates;			/* user/kernel transitions inside the VM, where the host and shim allow it */
+	enum vmm_gates gates;		/* user/kernel transitions inside the VM, where the host and shim allow it */
 	unsigned audit;
 	const char *expect;		/* POSIX extended regex that the console must print, or NULL */
 	double timeout;			/* seconds; 0: none */
