@@ -24,10 +24,23 @@ struct recent {
 struct tree {
 	uint8_t place, mode;
 	uint8_t flags;
-	gfn_t root;
+	gfn_t root, parent;	/* parent: MMU_NO_GFN, or whom to clone */
 	gva_t first, last;
 	unsigned left;
 };
+
+/*
+ * To be asked for again once the VMM has taken up what the guest did: a busy entry; one that was there but may be what
+ * the entry said before the update, and is removed then; one of a table without a shadow, if the link to it was busy.
+ */
+struct retry {
+	gfn_t table;
+	uint16_t index;
+	uint8_t place, flags, tries;
+	bool updated;
+};
+
+#define TRIES	3u
 
 struct runner {
 	const struct heuristic *ops;
@@ -44,8 +57,11 @@ struct engine {
 	struct runner runners[HELPER_MAX_HEURISTICS];
 	struct recent recent[RECENT];
 	uint64_t now_ns;
+	const struct helper_event *event;	/* at work */
 	struct tree *queue;	/* a ring */
 	unsigned queue_first, queue_len;
+	struct retry retries[ENGINE_RETRIES];	/* a ring */
+	unsigned retry_first, nr_retries, retries_due;	/* due: an event came since */
 	struct heuristic_decision decisions[HELPER_DECISIONS];
 	unsigned nr_decisions;	/* ever made */
 };
@@ -151,20 +167,28 @@ static bool admits(struct engine *e, struct runner *r)
 	return false;
 }
 
-bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsigned flags)
+static bool try_later(struct engine *e, const struct retry *q)
 {
-	struct engine *e = c->engine;
-	struct runner *r = &e->runners[c->place];
-	enum mmu_prebuilt what;
+	struct retry *again = &e->retries[(e->retry_first + e->nr_retries) % ENGINE_RETRIES];
 
-	if (index >= MMU_ENTRIES || !admits(e, r))
-		return true;
-	if (!take_budget(e, r, 1)) {
-		count(&r->stats.dropped, 1);
+	if (e->nr_retries == ENGINE_RETRIES)
 		return false;
-	}
-	what = e->config.env.build(e->config.env.arg, table, index, MMU_SRC_FIRST_HEURISTIC + c->place, flags);
-	count(&r->stats.issued, 1);
+	*again = *q;
+	again->tries++;
+	e->nr_retries++;
+	return true;
+}
+
+/* One request, perhaps not for the first time. */
+static void ask(struct engine *e, struct runner *r, const struct retry *q)
+{
+	enum mmu_prebuilt what = e->config.env.build(e->config.env.arg, q->table, q->index,
+						     MMU_SRC_FIRST_HEURISTIC + q->place, q->flags);
+
+	if ((what == MMU_PB_BUSY && q->tries < TRIES) ||
+	    ((what == MMU_PB_PRESENT || what == MMU_PB_NO_SHADOW) && q->updated && !q->tries))
+		if (try_later(e, q))
+			return;
 	switch (what) {
 	case MMU_PB_BUILT:
 		count(&r->stats.built, 1);
@@ -180,8 +204,47 @@ bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsig
 	case MMU_PB_BUSY:
 		count(&r->stats.nothing, 1);
 		break;
+	case MMU_PB_NO_ROOM:
+		count(&r->stats.no_room, 1);
+		break;
+	case MMU_PB_BUSY:
+		count(&r->stats.busy, 1);
+		break;
 	}
-	note_request(e, r, table, index, what == MMU_PB_PRESENT, what == MMU_PB_BUILT);
+	note_request(e, r, q->table, q->index, what == MMU_PB_PRESENT, what == MMU_PB_BUILT);
+}
+
+/* Those that were busy before the last event. */
+static bool ask_again(struct engine *e)
+{
+	struct retry q;
+
+	if (!e->retries_due)
+		return false;
+	e->retries_due--;
+	q = e->retries[e->retry_first];
+	e->retry_first = (e->retry_first + 1) % ENGINE_RETRIES;
+	e->nr_retries--;
+	count(&e->runners[q.place].stats.retried, 1);
+	ask(e, &e->runners[q.place], &q);
+	return true;
+}
+
+bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsigned flags)
+{
+	struct engine *e = c->engine;
+	struct runner *r = &e->runners[c->place];
+
+	if (index >= MMU_ENTRIES || !admits(e, r))
+		return true;
+	if (!take_budget(e, r, 1)) {
+		count(&r->stats.dropped, 1);
+		return false;
+	}
+	count(&r->stats.issued, 1);
+	ask(e, r, &(struct retry){ table, index, c->place, flags, 0,
+				       e->event->kind == HELPER_UPDATE && e->event->table.n == table.n &&
+				       e->event->index == index });
 	return true;
 }
 
@@ -194,45 +257,65 @@ bool heuristic_read(struct heuristic_ctx *c, gfn_t table, unsigned index, uint64
 
 /* ---- trees --------------------------------------------------------------------------------------------------------- */
 
-bool heuristic_tree(struct heuristic_ctx *c, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned flags,
-		    unsigned entries)
+static bool enqueue(struct engine *e, const struct tree *new)
 {
-	struct engine *e = c->engine;
-	struct tree new = { c->place, mode, flags, root, first, last, entries };
+	struct runner *r = &e->runners[new->place];
 
-	if (!entries || last.a < first.a || !admits(e, &e->runners[c->place]))
+	if (!new->left || new->last.a < new->first.a || !admits(e, r))
 		return true;
 	for (unsigned i = 0; i < e->queue_len; i++) {
 		struct tree *t = &e->queue[(e->queue_first + i) % e->config.queue];
 
-		if (t->place == new.place && t->mode == new.mode && t->root.n == root.n && t->first.a == first.a &&
-		    t->last.a == last.a) {
-			t->left = entries;
+		if (t->place == new->place && t->mode == new->mode && t->root.n == new->root.n &&
+		    t->parent.n == new->parent.n && t->first.a == new->first.a && t->last.a == new->last.a) {
+			t->left = new->left;
 			return false;
 		}
 	}
 	if (e->queue_len == e->config.queue) {
-		count(&e->runners[c->place].stats.dropped, 1);
+		count(&r->stats.dropped, 1);
 		return false;
 	}
-	e->queue[(e->queue_first + e->queue_len++) % e->config.queue] = new;
+	e->queue[(e->queue_first + e->queue_len++) % e->config.queue] = *new;
 	return true;
+}
+
+bool heuristic_tree(struct heuristic_ctx *c, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned flags,
+		    unsigned entries)
+{
+	return enqueue(c->engine, &(struct tree){ c->place, mode, flags, root, MMU_NO_GFN, first, last, entries });
+}
+
+bool heuristic_clone(struct heuristic_ctx *c, gfn_t root, gfn_t parent, gva_t first, gva_t last, unsigned flags,
+		     unsigned entries)
+{
+	return enqueue(c->engine, &(struct tree){ c->place, MMU_KERNEL, flags, root, parent, first, last, entries });
+}
+
+static unsigned build_slice(struct engine *e, const struct tree *t, unsigned slice)
+{
+	const struct engine_env *env = &e->config.env;
+	unsigned source = MMU_SRC_FIRST_HEURISTIC + t->place;
+
+	if (t->parent.n != MMU_NO_GFN.n)
+		return env->clone(env->arg, t->root, t->parent, t->first, t->last, source, t->flags, slice);
+	return env->build_tree(env->arg, t->root, t->mode, t->first, t->last, source, t->flags, slice);
 }
 
 bool engine_work(struct engine *e)
 {
-	const struct engine_env *env = &e->config.env;
 	struct tree *t = &e->queue[e->queue_first];
 	struct runner *r;
 	unsigned slice, n;
 
+	if (ask_again(e))
+		return true;
 	if (!e->queue_len)
 		return false;
 	r = &e->runners[t->place];
 	r->ctx.left = t->left < ENGINE_SLICE ? t->left : ENGINE_SLICE;
 	slice = take_budget(e, r, r->ctx.left);
-	n = slice ? env->build_tree(env->arg, t->root, t->mode, t->first, t->last, MMU_SRC_FIRST_HEURISTIC + t->place,
-				    t->flags, slice) : 0;
+	n = slice ? build_slice(e, t, slice) : 0;
 	count(&r->stats.issued, n);
 	count(&r->stats.built, n);
 	t->left -= n < t->left ? n : t->left;
@@ -251,7 +334,7 @@ static void forget_trees(struct engine *e, gfn_t root)
 	for (unsigned i = 0; i < e->queue_len; i++) {
 		struct tree *t = &e->queue[(e->queue_first + i) % e->config.queue];
 
-		if (t->root.n == root.n)
+		if (t->root.n == root.n || t->parent.n == root.n)
 			t->left = 0;
 	}
 	while (e->queue_len && !e->queue[e->queue_first].left) {
@@ -264,7 +347,7 @@ const char *helper_event_name(enum helper_event_kind kind)
 {
 	static const char *const names[] = {
 		[HELPER_UPDATE] = "update", [HELPER_PIN] = "pin", [HELPER_UNPIN] = "unpin", [HELPER_FAULT] = "fault",
-		[HELPER_SWITCH] = "switch", [HELPER_USED] = "used",
+		[HELPER_SWITCH] = "switch", [HELPER_SYNC] = "sync", [HELPER_USED] = "used",
 	};
 
 	return names[kind];
@@ -329,6 +412,7 @@ void engine_event(struct engine *e, const struct helper_event *ev)
 {
 	if (ev->time_ns > e->now_ns)
 		e->now_ns = ev->time_ns;
+	e->event = ev;
 	if (ev->index >= MMU_ENTRIES)
 		return;
 	if (ev->kind == HELPER_UPDATE)
@@ -337,6 +421,8 @@ void engine_event(struct engine *e, const struct helper_event *ev)
 		note_fault(e, ev);
 	else if (ev->kind == HELPER_UNPIN)
 		forget_trees(e, ev->table);
+	if (ev->kind == HELPER_SYNC)
+		e->retries_due = e->nr_retries;
 	for (unsigned i = 0; i < e->config.nr_heuristics; i++) {
 		e->runners[i].ctx.left = e->config.event_budget;
 		dispatch(&e->runners[i], ev);

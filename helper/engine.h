@@ -15,6 +15,9 @@ struct engine_env {
 	/* As mmu_prebuild_tree(): at most `budget` leaves; how many were built. */
 	unsigned (*build_tree)(void *arg, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned source,
 			       unsigned flags, unsigned budget);
+	/* As mmu_prebuild_set() for all of mmu_present_set() of `parent`. */
+	unsigned (*clone)(void *arg, gfn_t root, gfn_t parent, gva_t first, gva_t last, unsigned source, unsigned flags,
+			  unsigned budget);
 	bool (*read_entry)(void *arg, gfn_t table, unsigned index, uint64_t *gpte);
 	/* Optional: what is known of the use of what `source` built. */
 	void (*use)(void *arg, unsigned source, struct heuristic_use *out);
@@ -35,6 +38,7 @@ struct engine_config {
 #define ENGINE_MS_BUDGET	8192u
 #define ENGINE_QUEUE		32u
 #define ENGINE_SLICE		64u	/* leaves of a tree built at a time */
+#define ENGINE_RETRIES		256u	/* entries that may wait to be asked for again */
 #define ENGINE_LATE_NS		5000000ull	/* a fault so long after the request that it was meant for is late */
 
 /* -EINVAL: none or too many heuristics; -ENOMEM. */

@@ -4,11 +4,12 @@
  * first load the last moment. The child's entries are those of the parent made read-only; what the parent has accessed
  * (A in its own entry) the child is likely to.
  */
-#include "helper/space.h"
+#include "helper/hot.h"
 
 #define NEW_ROOTS	16u
 
-enum { ENTRIES, TABLES, ACCESSED };
+enum { ENTRIES, TABLES, SET, EARLY };
+enum { SET_PRESENT, SET_ACCESSED, SET_ALL };
 
 struct new_root {
 	gfn_t root, parent;	/* root 0: free. Frame 0 is never a root of Linux; one that is goes unserved */
@@ -18,6 +19,7 @@ struct state {
 	struct new_root roots[NEW_ROOTS];
 	unsigned next;
 	gfn_t running;		/* the kernel root loaded last: the parent of what is pinned now */
+	struct hot hot;		/* what children fault on all the same */
 };
 
 struct pass {
@@ -47,8 +49,14 @@ static bool fill(struct heuristic_ctx *c, gfn_t table, gfn_t twin, gva_t base, v
 
 static void serve(struct heuristic_ctx *c, gfn_t root, gfn_t parent)
 {
-	struct pass p = { .left = c->value[ENTRIES], .accessed = c->value[ACCESSED] };
+	struct pass p = { .left = c->value[ENTRIES], .accessed = c->value[SET] == SET_ACCESSED };
 
+	if (c->value[SET] == SET_PRESENT) {
+		if (parent.n != MMU_NO_GFN.n)
+			heuristic_clone(c, root, parent, (gva_t){ 0 }, (gva_t){ SPACE_USER_END }, MMU_PB_TABLES | MMU_PB_YOUNG,
+					c->value[ENTRIES]);
+		return;
+	}
 	space_leaf_tables(c, root, parent, c->value[TABLES], fill, &p);
 }
 
@@ -65,13 +73,15 @@ static void on_pin(struct heuristic_ctx *c, const struct helper_event *e)
 	struct state *s = c->state;
 	struct new_root *r = find(s, e->table);
 
-	if (r && (e->kind == HELPER_UNPIN || !e->table.n))
+	if (r && e->kind == HELPER_UNPIN)
 		r->root.n = 0;
+	hot_end(&s->hot, e->table);
 	if (e->kind != HELPER_PIN || e->level != MMU_LEVELS || !e->table.n)
 		return;
 	if (!r)
 		r = &s->roots[s->next++ % NEW_ROOTS];
 	*r = (struct new_root){ e->table, s->running };
+	hot_begin(&s->hot, e->table, c->value[EARLY]);
 	serve(c, r->root, r->parent);
 }
 
@@ -86,7 +96,15 @@ static void on_switch(struct heuristic_ctx *c, const struct helper_event *e)
 	if (!r)
 		return;
 	serve(c, r->root, r->parent);
+	hot_build(c, &s->hot, r->root);
 	r->root.n = 0;
+}
+
+static void on_fault(struct heuristic_ctx *c, const struct helper_event *e)
+{
+	struct state *s = c->state;
+
+	hot_learn(&s->hot, e);
 }
 
 static int init(struct heuristic_ctx *c)
@@ -103,10 +121,12 @@ const struct heuristic heuristic_fork = {
 	.params = {
 		[ENTRIES] = { "entries", "at most so many pages of a child", 512, 1, 65536 },
 		[TABLES] = { "tables", "... from so many leaf tables", 32, 1, 1024 },
-		[ACCESSED] = { "accessed", "1: only pages that the parent has accessed, 0: all", 1, 0, 1 },
+		[SET] = { "set", "0: what the parent's shadow shows, 1: what the parent has accessed, 2: all", 0, 0, 2 },
+		[EARLY] = { "early", "so many hidden faults of a child tell what the next one will want", 16, 0, 4096 },
 	},
 	.state_size = sizeof(struct state),
 	.init = init,
 	.on_pin = on_pin,
 	.on_switch = on_switch,
+	.on_fault = on_fault,
 };

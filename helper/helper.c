@@ -84,6 +84,44 @@ static unsigned env_build_tree(void *arg, gfn_t root, enum mmu_mode mode, gva_t 
 	return mmu_prebuild_tree(w->cpu, root, mode, first, last, source, flags, budget);
 }
 
+struct clone {
+	struct worker *worker;
+	gfn_t root;
+	unsigned source, flags, left, built;
+};
+
+static bool clone_set(void *arg, const struct mmu_present *set)
+{
+	struct clone *c = arg;
+	unsigned n = mmu_prebuild_set(c->worker->cpu, c->root, MMU_KERNEL, set, c->source, c->flags);
+
+	c->built += n;
+	c->left -= n < c->left ? n : c->left;
+	return c->left;
+}
+
+/* By whole tables: a few more than `budget` may be built. */
+static unsigned env_clone(void *arg, gfn_t root, gfn_t parent, gva_t first, gva_t last, unsigned source, unsigned flags,
+			  unsigned budget)
+{
+	struct worker *w = arg;
+	struct clone c = { w, root, source, flags, budget, 0 };
+
+	mmu_present_set(w->cpu, parent, MMU_KERNEL, first, last, clone_set, &c);
+	return c.built;
+}
+
+static void env_use(void *arg, unsigned source, struct heuristic_use *out)
+{
+	struct worker *w = arg;
+	struct mmu_source_stats s;
+
+	memset(out, 0, sizeof *out);
+	if (mmu_source_stats(w->helper->mmu, source, &s))
+		return;
+	*out = (struct heuristic_use){ s.built, s.sampled, s.sampled_used, s.sampled_unused, s.sampled_late, s.removed };
+}
+
 static bool env_read_entry(void *arg, gfn_t table, unsigned index, uint64_t *gpte)
 {
 	struct worker *w = arg;
@@ -244,7 +282,8 @@ static int start_worker(struct helper *h, unsigned place, const struct helper_co
 {
 	struct worker *w = &h->workers[place];
 	struct engine_config ec = {
-		.env = { .build = env_build, .build_tree = env_build_tree, .read_entry = env_read_entry, .arg = w },
+		.env = { .build = env_build, .build_tree = env_build_tree, .clone = env_clone,
+			 .read_entry = env_read_entry, .use = env_use, .arg = w },
 		.nr_heuristics = config->nr_heuristics, .feedback = config->feedback, .queue = config->queue,
 	};
 	pthread_attr_t attr;
@@ -390,6 +429,8 @@ static void add(uint64_t *to, const uint64_t *from, size_t bytes)
 void helper_stats(struct helper *h, struct helper_stats *out)
 {
 	memset(out, 0, sizeof *out);
+	for (unsigned k = 0; k < h->nr_heuristics; k++)
+		env_use(&h->workers[0], MMU_SRC_FIRST_HEURISTIC + k, &out->use[k]);
 	for (unsigned i = 0; i < h->nr_workers; i++) {
 		struct worker *w = &h->workers[i];
 

@@ -25,6 +25,7 @@ enum helper_event_kind {
 	HELPER_UNPIN,		/* ... and no longer */
 	HELPER_FAULT,		/* an access to `va` of the space `root`, `mode` faulted; see `fault` */
 	HELPER_SWITCH,		/* a vCPU loads `root` for `mode` */
+	HELPER_SYNC,		/* the VMM has taken up all updates and pins told so far: the shadow is in line with them */
 	HELPER_USED,		/* a prebuilt entry `index` of `table` was seen used */
 	HELPER_EVENT_KINDS,
 };
@@ -102,14 +103,16 @@ struct helper_config {
 
 /* ---- counters ------------------------------------------------------------------------------------------------------- */
 
-/* What one heuristic did. issued = built + present + nowhere + nothing + no_room. X(name, "what") */
+/* What one heuristic did. issued = built + present + nowhere + nothing + no_room + busy. X(name, "what") */
 #define HEURISTIC_COUNTERS(X) \
 	X(issued,	"entries it asked for") \
 	X(built,	"installed") \
 	X(present,	"somebody was faster") \
 	X(nowhere,	"the table has no shadow") \
-	X(nothing,	"the gPTE is absent, not accessed or not its business, or a lock was taken") \
+	X(nothing,	"the gPTE is absent, not accessed or none that can be shown") \
 	X(no_room,	"the pool had no free frame for a table") \
+	X(busy,		"a lock was taken or a kick needed first, also when tried again") \
+	X(retried,	"asked for again when the VMM had caught up") \
 	X(late,		"hidden faults on an entry it had asked for or queued and that was not there yet") \
 	X(dropped,	"not asked for: its budget or the queue was full") \
 	X(held,		"not asked for: --heuristic=auto gives it less say")
@@ -122,7 +125,7 @@ struct heuristic_stats {
 
 /* Use of what a heuristic built, seen by the A bits of a sample (mmu.h). */
 struct heuristic_use {
-	uint64_t built, sampled, sampled_used, sampled_unused, removed;
+	uint64_t built, sampled, sampled_used, sampled_unused, sampled_late, removed;
 };
 
 /* Why --heuristic=auto gave a heuristic more or less say. */

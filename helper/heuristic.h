@@ -51,6 +51,9 @@ bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsig
  */
 bool heuristic_tree(struct heuristic_ctx *c, gfn_t root, enum mmu_mode mode, gva_t first, gva_t last, unsigned flags,
 		    unsigned entries);
+/* The same for what the shadow of `parent` shows now, in the space `root` of the kernel mode. */
+bool heuristic_clone(struct heuristic_ctx *c, gfn_t root, gfn_t parent, gva_t first, gva_t last, unsigned flags,
+		     unsigned entries);
 /* The guest's entry as far as it is known: in a running VM as it is now, in a replay as the trace tells. False: it is
  * not. No table of the guest's is trusted: the caller bounds its loops. */
 bool heuristic_read(struct heuristic_ctx *c, gfn_t table, unsigned index, uint64_t *gpte);

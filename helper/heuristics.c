@@ -12,7 +12,7 @@ static const struct heuristic *const all[] = {
 };
 
 /* What --heuristic gives none of stands for. */
-static const char *const initial[] = { "update", "fork", "switch", "direct-map" };
+static const char *const initial[] = { "update", "fork", "exec", "switch", "direct-map" };
 
 /* Stands for what feedback.c does; never run. */
 static const struct heuristic heuristic_auto = {

@@ -25,16 +25,6 @@ bool space_find(struct heuristic_ctx *c, gfn_t root, gva_t va, gfn_t *table, uns
 	return true;
 }
 
-void space_build_kernel_half(struct heuristic_ctx *c, gfn_t root)
-{
-	uint64_t gpte;
-
-	for (unsigned i = SPACE_KERNEL_SLOT; i < MMU_ENTRIES; i++)
-		if (heuristic_read(c, root, i, &gpte) && (gpte & MMU_PTE_P) &&
-		    !heuristic_build(c, root, i, MMU_PB_TABLES | MMU_PB_YOUNG))
-			return;
-}
-
 struct visit {
 	struct heuristic_ctx *c;
 	unsigned left;		/* leaf tables */

@@ -15,9 +15,6 @@ static inline gfn_t space_frame(uint64_t gpte)
 /* Where the guest's tables hold the leaf entry of `va`. False: no table for it, or a large page. */
 bool space_find(struct heuristic_ctx *c, gfn_t root, gva_t va, gfn_t *table, unsigned *index);
 
-/* Asks for the links of a root's kernel half, which every new root lacks though the tables below exist. */
-void space_build_kernel_half(struct heuristic_ctx *c, gfn_t root);
-
 /*
  * Visits the leaf tables below `root` that map the lower half, in order, at most `max` of them, and asks for the links that
  * lead to them. `like` may be another root (or MMU_NO_GFN): `twin` is its leaf table for the same addresses, or

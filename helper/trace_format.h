@@ -9,6 +9,7 @@
  *		FAULT	byte (class | mode << 2 | level << 3), table, index, root, va, [new]
  *		SWITCH	mode, root		USED	table, index
  *		TABLE	table, level, count, then count times (index since the last, value)
+ *		SYNC	nothing
  *		MARK	id			LOST	count
  *
  * Numbers are varints of 7 bits a byte, the lowest first. Tables, roots, addresses and values are differences to the last of
@@ -28,7 +29,7 @@
 #define TRACE_RECORD_MAX (64u + 512 * 13)	/* bytes */
 
 enum {
-	REC_UPDATE, REC_PIN, REC_UNPIN, REC_FAULT, REC_SWITCH, REC_USED,
+	REC_UPDATE, REC_PIN, REC_UNPIN, REC_FAULT, REC_SWITCH, REC_USED, REC_SYNC,
 	REC_TABLE = 8, REC_MARK, REC_LOST,
 };
 

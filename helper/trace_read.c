@@ -174,6 +174,9 @@ static bool get_event(struct bytes *b, struct trace_state *s, unsigned kind, str
 		e->level = MMU_LEVELS;
 		e->table = e->root;
 		return true;
+	case REC_SYNC:
+		e->kind = HELPER_SYNC;
+		return true;
 	case REC_USED:
 		e->kind = HELPER_USED;
 		return get_table(b, s, &e->table) && get_index(b, &e->index);

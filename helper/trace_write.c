@@ -177,7 +177,7 @@ static void encode(const struct stream *s, struct record *r, const struct helper
 {
 	static const uint8_t kinds[] = {
 		[HELPER_UPDATE] = REC_UPDATE, [HELPER_PIN] = REC_PIN, [HELPER_UNPIN] = REC_UNPIN, [HELPER_FAULT] = REC_FAULT,
-		[HELPER_SWITCH] = REC_SWITCH, [HELPER_USED] = REC_USED,
+		[HELPER_SWITCH] = REC_SWITCH, [HELPER_USED] = REC_USED, [HELPER_SYNC] = REC_SYNC,
 	};
 
 	begin(s, r, kinds[e->kind], e->flags & 15, e->time_ns);
@@ -205,6 +205,8 @@ static void encode(const struct stream *s, struct record *r, const struct helper
 	case HELPER_SWITCH:
 		put_byte(r, e->mode);
 		put_diff(r, &r->state.root, e->root.n);
+		return;
+	case HELPER_SYNC:
 		return;
 	case HELPER_USED:
 		put_diff(r, &r->state.table, e->table.n);

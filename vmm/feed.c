@@ -90,6 +90,12 @@ void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root)
 					       .mode = mode });
 }
 
+void feed_sync(struct vcpu *v)
+{
+	if (v->feed)
+		put(v, &(struct helper_event){ .kind = HELPER_SYNC });
+}
+
 void feed_fault(struct vcpu *v, uint64_t va, uint32_t access, enum mmu_verdict verdict)
 {
 	struct helper_event e = { .kind = HELPER_FAULT, .mode = v->mode, .root = v->l4[v->mode], .va = { va } };

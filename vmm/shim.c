@@ -310,6 +310,8 @@ bool shim_sync_others(struct vcpu *v)
 	for (unsigned i = 0; shim_on(v->vm) && i < v->vm->nr_vcpus; i++)
 		if (i != v->id)
 			any |= drain(v, &v->vm->vcpus[i]) != 0;
+	if (any)
+		feed_sync(v);
 	return any;
 }
 
@@ -320,8 +322,8 @@ void shim_sync_in(struct vcpu *v)
 
 	if (!shim_on(v->vm))
 		return;
-	if (drain(v, v) && v->vm->helper)
-		helper_wake(v->vm->helper);
+	if (drain(v, v))
+		feed_sync(v);
 	d->removed = 0;			/* queued as kicks, which the next resume runs */
 
 	v->deadline = d->deadline;

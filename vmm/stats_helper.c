@@ -66,6 +66,7 @@ static json_t *use_json(const struct heuristic_use *u)
 	o = take_u64(o, "sampled", u->sampled);
 	o = take_u64(o, "sampled_used", u->sampled_used);
 	o = take_u64(o, "sampled_unused", u->sampled_unused);
+	o = take_u64(o, "sampled_late", u->sampled_late);
 	o = take_u64(o, "removed", u->removed);
 	o = take(o, "useful_share", n ? json_real(p) : json_null());
 	return take(o, "useful_share_error", n ? json_real(1.96 * sqrt(p * (1 - p) / n)) : json_null());

@@ -355,6 +355,7 @@ void feed_update(struct vcpu *v, gfn_t table, unsigned index);
 void feed_pin(struct vcpu *v, gfn_t table, unsigned level);	/* level 0: no longer */
 void feed_switch(struct vcpu *v, enum mmu_mode mode, gfn_t root);
 void feed_fault(struct vcpu *v, uint64_t va, uint32_t access, enum mmu_verdict verdict);
+void feed_sync(struct vcpu *v);		/* the shim's ring was taken up */
 void feed_line(struct vcpu *v, uint64_t line);	/* of the shim's ring, as the vCPU's thread takes it up */
 void feed_mark(struct vcpu *v, uint32_t id);
 /* record.c: --trace. Before the helper starts, which is to pass on what it sees; and when nobody records any more. */
