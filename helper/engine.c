@@ -187,8 +187,10 @@ static void ask(struct engine *e, struct runner *r, const struct retry *q)
 
 	if ((what == MMU_PB_BUSY && q->tries < TRIES) ||
 	    ((what == MMU_PB_PRESENT || what == MMU_PB_NO_SHADOW) && q->updated && !q->tries))
-		if (try_later(e, q))
+		if (try_later(e, q)) {
+			note_request(e, r, q->table, q->index, false, false);
 			return;
+		}
 	switch (what) {
 	case MMU_PB_BUILT:
 		count(&r->stats.built, 1);
