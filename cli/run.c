@@ -22,7 +22,7 @@
 
 enum {
 	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_AUDIT, OPT_EXPECT,
-	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
+	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
 
@@ -60,6 +60,8 @@ static const struct argp_option options[] = {
 	  "any)", 2 },
 	{ "helper-test", OPT_HELPER_TEST, "KEY=N[,...]", 0, "Tests: queue=N leaves room for so few events, delay=US waits up to so long before "
 	  "each look", 2 },
+	{ "sample", OPT_SAMPLE, "N", 0, "Of about so many entries that were built unasked one shows whether it is used (default 16, 0 "
+	  "none)", 2 },
 	{ "kick", OPT_KICK, "METHOD", 0, "How changed entries take effect: auto (default), flush, rewrite, table", 2 },
 	{ "audit", OPT_AUDIT, "0..3", 0, "Check the shadow against the guest's tables while running (default 0)", 2 },
 
@@ -314,6 +316,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 				   &config->nr_helper_cpus))
 			return bad_value("helper-cpus", arg, "numbers or ranges from 0 to %ld are needed, such as 0,2-3",
 					 sysconf(_SC_NPROCESSORS_CONF) - 1);
+		break;
+	case OPT_SAMPLE:
+		r = parse_number("sample", arg, 0, 1 << 20, &n);
+		config->sample_every = n;
 		break;
 	case OPT_HELPER_TEST:
 		if (cli_parse_pairs(arg, (const char *const []){ "queue", "delay", NULL },

@@ -199,11 +199,9 @@ static void ask(struct engine *e, struct runner *r, const struct retry *q)
 		count(&r->stats.present, 1);
 		break;
 	case MMU_PB_NO_SHADOW:
-	case MMU_PB_NO_ROOM:
 		count(&r->stats.nowhere, 1);
 		break;
 	case MMU_PB_NOTHING:
-	case MMU_PB_BUSY:
 		count(&r->stats.nothing, 1);
 		break;
 	case MMU_PB_NO_ROOM:

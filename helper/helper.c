@@ -19,6 +19,7 @@
 #define BATCH		64u
 #define WINDOW_NS	100000000ull	/* of so much time awake ... */
 #define SHARE_MIN	60u		/* ... the thread wants so many percent on a core, or stands down ... */
+#define SWEEP_NS	250000000ull
 #define STAND_DOWN_MS	1000		/* ... for so long */
 #define LOOKS_PER_CLOCK	64u	/* how often an idle spin looks before it reads the clock */
 
@@ -32,6 +33,7 @@ struct worker {
 	int wake_fd, stop_fd;
 	atomic_bool asleep;
 	uint64_t window_start, window_ran;	/* for core_is_wanted() */
+	uint64_t next_sweep;
 	uint64_t random;
 	struct helper_stats stats;	/* all but heuristics; the thread's, read by others as it is */
 };
@@ -43,7 +45,7 @@ struct helper {
 	void (*tap)(void *arg, unsigned source, const struct helper_event *events, unsigned n);
 	void *tap_arg;
 	uint64_t spin_ns, yield_ns;
-	bool stand_down;
+	bool stand_down, settles;
 	unsigned delay_us;
 	void (*say)(void *arg, const char *line);
 	void *say_arg;
@@ -168,6 +170,17 @@ static void set_watching(struct worker *w, bool yes)
 		h->sources[s].watching(h->sources[s].arg, yes);
 }
 
+/* For --heuristic=auto, between events: samples that were used say so. */
+static void settle_samples(struct worker *w)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	if (now < w->next_sweep)
+		return;
+	w->next_sweep = now + SWEEP_NS;
+	mmu_sample_sweep(w->helper->mmu, false);
+}
+
 static void note_cpu_time(struct worker *w)
 {
 	__atomic_store_n(&w->stats.cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID), __ATOMIC_RELAXED);
@@ -262,6 +275,8 @@ static void *worker_thread(void *arg)
 			continue;
 		if (!last)
 			last = clock_ns(CLOCK_MONOTONIC);
+		if (h->settles && !w->place)
+			settle_samples(w);
 		idle = clock_ns(CLOCK_MONOTONIC) - last;
 		if (idle > h->spin_ns + h->yield_ns) {
 			go_to_sleep(w);
@@ -366,6 +381,7 @@ int helper_start(const struct helper_config *config, struct helper **out)
 	h->nr_sources = config->nr_sources;
 	h->nr_heuristics = config->nr_heuristics;
 	h->stand_down = config->stand_down;
+	h->settles = config->feedback.on;
 	h->delay_us = config->delay_us;
 	h->say = config->say;
 	h->say_arg = config->say_arg;

@@ -308,6 +308,7 @@ void feed_stop(struct vm *vm)
 	const struct helper_stats *s = &vm->helper_stats;
 	char line[256];
 
+	mmu_sample_sweep(vm->mmu, true);
 	helper_stop(vm->helper, &vm->helper_stats);
 	vm->helper = NULL;
 	if (vm->trace)

@@ -113,6 +113,7 @@ static json_t *config_json(struct builder *b)
 	set_text(b, o, "fill", stats_fill_word(c->fill));
 	set_text(b, o, "prefetch", stats_prefetch_word(c->prefetch));
 	set_u64(b, o, "prefetch_entries", c->prefetch_n);
+	set_u64(b, o, "sample_every", c->sample_every);
 	set_bool(b, o, "large", c->large);
 	set_text(b, o, "host_pages", c->huge ? "huge" : "small");
 	set_bool(b, o, "populate", c->populate);

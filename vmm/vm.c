@@ -31,6 +31,7 @@ void vmm_config_init(struct vmm_config *c)
 		.shim = (1u << SHIM_BITS) - 1,
 		.huge = true,
 		.table = true,
+		.sample_every = 16,
 		.trace_exits = 64,
 		.profile_hz = 499,
 	};
@@ -149,6 +150,7 @@ static int make_mmu(struct vm *vm)
 		.large = vm->config->large,
 		.nx = true,
 		.preset_ad = true,
+		.sample_every = vm->config->sample_every,
 		.table_kick_min = vm->kick->table_min,
 		.audit = vm->config->audit,
 	};

@@ -50,6 +50,7 @@ struct vmm_config {
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
+	unsigned sample_every;		/* of about so many prebuilt entries the use of one is observed; 0: none */
 	bool large;
 	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */

@@ -41,7 +41,7 @@ static struct helper_event random_event(uint64_t time_ns, unsigned vcpu)
 {
 	struct helper_event e = { .time_ns = time_ns, .vcpu = vcpu, .kind = next_random() % HELPER_EVENT_KINDS };
 
-	if (e.kind != HELPER_SWITCH)
+	if (e.kind != HELPER_SWITCH && e.kind != HELPER_SYNC)
 		e.table.n = next_random() % (FRAMES + 8);
 	if (e.kind == HELPER_UPDATE || e.kind == HELPER_FAULT || e.kind == HELPER_USED)
 		e.index = next_random() % MMU_ENTRIES;
