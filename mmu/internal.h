@@ -358,7 +358,7 @@ int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool mak
 /* Gives back at once what shadow_get_quiet() made, if it was used for nothing. No locks held. */
 void shadow_discard(struct mmu_cpu *cpu, uint32_t page, uint32_t gen);
 /* May another table link the shadow, now that it is there? See shadow.c. No locks needed but the page lock of that table. */
-bool shadow_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page);
+bool shadow_in_line(struct mmu *mmu, const struct shadow_key *key, uint32_t page);
 /* The shadow of `key`: page + 1, or 0. Frame lock. */
 uint32_t shadow_find(struct mmu *mmu, const struct shadow_key *key);
 void shadow_unref(struct mmu_cpu *cpu, uint32_t page);
@@ -443,6 +443,8 @@ void sync_all(struct mmu_cpu *cpu);
 void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count);
 /* Compares a whole table, listed or not. */
 void sync_table(struct mmu_cpu *cpu, uint64_t gfn);
+/* Whether a listed table may be shown somewhere below shadow page `page`. A page lock may be held. */
+bool sync_any_listed_below(struct mmu *mmu, uint32_t page);
 static inline bool sync_any_listed(const struct mmu *mmu)
 {
 	return __atomic_load_n(&mmu->nr_listed, __ATOMIC_SEQ_CST);

@@ -169,7 +169,7 @@ void shadow_unref(struct mmu_cpu *cpu, uint32_t page)
  * names the table: what is written to the table later could have been cached before (rule 1). A leaf table is compared
  * entry by entry, which finds stores of which nobody told us, too. Above, what is listed anywhere might be below.
  */
-bool shadow_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t page)
+bool shadow_in_line(struct mmu *mmu, const struct shadow_key *key, uint32_t page)
 {
 	const struct spage *p = &mmu->pages[page];
 	unsigned i;
@@ -177,7 +177,7 @@ bool shadow_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_
 	if (!__atomic_load_n(&p->present, __ATOMIC_ACQUIRE) || (key->role & ROLE_DIRECT))
 		return true;
 	if (key->level > 1)
-		return !sync_any_listed(mmu);
+		return !sync_any_listed_below(mmu, page);
 	for (i = 0; i < MMU_ENTRIES; i++)
 		if (!entry_in_line(mmu, key, page, i))
 			return false;

@@ -39,6 +39,63 @@ static void list_again(struct mmu *mmu, uint64_t gfn, bool stay)
 	__atomic_sub_fetch(&mmu->nr_listed, 1, __ATOMIC_SEQ_CST);
 }
 
+/* ---- what a listed table is shown below ------------------------------------------------------------------------ */
+
+#define LISTED_LOOK	16u	/* listed tables looked at; with more, or with a longer way up, the answer is yes */
+#define CLIMB_LOOK	64u
+
+/* Whether a way up from shadow page `from` leads to `page`. Parents locks are taken one at a time: what is linked after
+ * that is compared by whoever links it. */
+static bool climbs_to(struct mmu *mmu, uint32_t from, uint32_t page, unsigned *left)
+{
+	uint32_t up[CLIMB_LOOK], n = 0;
+	struct spage *p = &mmu->pages[from];
+
+	if (from == page)
+		return true;
+	spin_lock(&p->parents_lock);
+	for (uint32_t id = p->parents; id; id = mmu->links[id - 1].next) {
+		if (!*left) {
+			spin_unlock(&p->parents_lock);
+			return true;
+		}
+		--*left;
+		up[n++] = (id - 1) / MMU_ENTRIES;
+	}
+	spin_unlock(&p->parents_lock);
+	while (n)
+		if (climbs_to(mmu, up[--n], page, left))
+			return true;
+	return false;
+}
+
+bool sync_any_listed_below(struct mmu *mmu, uint32_t page)
+{
+	uint32_t listed[LISTED_LOOK], n = 0, gfn;
+	bool found = false;
+
+	if (!sync_any_listed(mmu))
+		return false;
+	spin_lock(&mmu->listed_lock);
+	for (gfn = mmu->listed; gfn && n < LISTED_LOOK; gfn = mmu->frames[gfn - 1].listed_next)
+		listed[n++] = gfn - 1;
+	spin_unlock(&mmu->listed_lock);
+	/* A flush at work has some of them off the list. */
+	if (gfn || n < __atomic_load_n(&mmu->nr_listed, __ATOMIC_SEQ_CST))
+		return true;
+	while (n && !found) {
+		struct spin *lock = frame_lock_of(mmu, listed[--n]);
+		unsigned left = CLIMB_LOOK;
+
+		if (!spin_trylock(lock))	/* the caller holds a page lock */
+			return true;
+		for_each_shadow(mmu, listed[n], from)
+			found |= climbs_to(mmu, from, page, &left);
+		spin_unlock(lock);
+	}
+	return found;
+}
+
 void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn)
 {
 	frame_set(cpu->mmu, gfn, FRAME_UNSYNC);
