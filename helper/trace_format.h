@@ -36,12 +36,12 @@ enum {
 struct trace_header {
 	char magic[8];
 	uint32_t version, nr_sources;
-	uint32_t config_bytes, config_sum;
+	uint32_t config_bytes, config_sum;	/* the sum of nr_sources and the text */
 };
 
 struct trace_chunk {
 	uint32_t source, bytes;
-	uint32_t sum, zero;
+	uint32_t sum, zero;	/* sum: of source and payload */
 };
 
 struct trace_end {		/* then the result text */

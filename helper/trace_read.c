@@ -271,7 +271,7 @@ static int get_header(struct parser *p, struct bytes *b)
 		return fail(p, -EPROTO, "a trace of version %u; this umbra reads version %u", h.version, TRACE_VERSION);
 	text = h.config_bytes <= TRACE_TEXT_MAX ? take(b, h.config_bytes) : NULL;
 	if (!text || h.nr_sources < 2 || h.nr_sources > TRACE_SOURCES ||
-	    trace_sum(TRACE_SUM, text, h.config_bytes) != h.config_sum)
+	    trace_sum(trace_sum(TRACE_SUM, &h.nr_sources, 4), text, h.config_bytes) != h.config_sum)
 		return fail(p, -EPROTO, "the header is damaged");
 	p->log->nr_sources = h.nr_sources - 1;
 	p->log->config = strndup(text, h.config_bytes);
@@ -308,7 +308,7 @@ static int get_chunk(struct parser *p, struct bytes *b, size_t offset)
 		return fail(p, -EPROTO, "truncated: it ends within the chunk at byte %zu. The run that wrote it did not end well",
 			    offset);
 	chunk.end = chunk.at + c.bytes;
-	if (c.zero || trace_sum(TRACE_SUM, chunk.at, c.bytes) != c.sum)
+	if (c.zero || trace_sum(trace_sum(TRACE_SUM, &c.source, 4), chunk.at, c.bytes) != c.sum)
 		return fail(p, -EPROTO, "damaged: the chunk at byte %zu is not what was written", offset);
 	if (c.source == TRACE_END) {
 		r = get_end(p, chunk, b);

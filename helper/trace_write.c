@@ -259,7 +259,7 @@ static void write_bytes(struct trace *t, const void *data, size_t n)
 static void write_chunk(struct trace *t, uint32_t source, const void *a, size_t a_size, const void *b, size_t b_size)
 {
 	struct trace_chunk c = { .source = source, .bytes = a_size + b_size,
-				 .sum = trace_sum(trace_sum(TRACE_SUM, a, a_size), b, b_size) };
+				 .sum = trace_sum(trace_sum(trace_sum(TRACE_SUM, &source, 4), a, a_size), b, b_size) };
 
 	write_bytes(t, &c, sizeof c);
 	write_bytes(t, a, a_size);
@@ -333,7 +333,7 @@ static int make_streams(struct trace *t)
 static void write_header(struct trace *t, const char *config)
 {
 	struct trace_header h = { .version = TRACE_VERSION, .nr_sources = t->nr_streams, .config_bytes = strlen(config),
-				  .config_sum = trace_sum(TRACE_SUM, config, strlen(config)) };
+				  .config_sum = trace_sum(trace_sum(TRACE_SUM, &t->nr_streams, 4), config, strlen(config)) };
 
 	memcpy(h.magic, TRACE_MAGIC, sizeof h.magic);
 	write_bytes(t, &h, sizeof h);

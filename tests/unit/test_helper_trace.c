@@ -288,7 +288,7 @@ static void test_made_up(void **state)
 	unsigned taken = 0;
 
 	for (unsigned round = 0; round < 20000; round++) {
-		struct trace_header h = { .version = TRACE_VERSION, .nr_sources = 2, .config_bytes = 0, .config_sum = TRACE_SUM };
+		struct trace_header h = { .version = TRACE_VERSION, .nr_sources = 2, .config_bytes = 0 };
 		struct trace_chunk c = { .source = next_random() % 3, .bytes = next_random() % 64 };
 		struct trace_chunk last = { .source = TRACE_END, .bytes = sizeof(struct trace_end) };
 		struct trace_end end = { .records = next_random() % 4 };
@@ -296,10 +296,11 @@ static void test_made_up(void **state)
 		size_t n = 0;
 
 		memcpy(h.magic, TRACE_MAGIC, sizeof h.magic);
+		h.config_sum = trace_sum(TRACE_SUM, &h.nr_sources, 4);
 		for (unsigned i = 0; i < sizeof payload; i++)
 			payload[i] = next_random() & (next_random() % 2 ? 0x0f : 0xff);
-		c.sum = trace_sum(TRACE_SUM, payload, c.bytes);
-		last.sum = trace_sum(TRACE_SUM, &end, sizeof end);
+		c.sum = trace_sum(trace_sum(TRACE_SUM, &c.source, 4), payload, c.bytes);
+		last.sum = trace_sum(trace_sum(TRACE_SUM, &last.source, 4), &end, sizeof end);
 #define ADD(what, size) (memcpy(file + n, what, size), n += (size))
 		ADD(&h, sizeof h);
 		ADD(&c, sizeof c);
