@@ -176,6 +176,7 @@ static bool try_later(struct engine *e, const struct retry *q)
 	*again = *q;
 	again->tries++;
 	e->nr_retries++;
+	count(&e->runners[q->place].stats.waiting, 1);
 	return true;
 }
 
@@ -226,6 +227,7 @@ static bool ask_again(struct engine *e)
 	e->retry_first = (e->retry_first + 1) % ENGINE_RETRIES;
 	e->nr_retries--;
 	count(&e->runners[q.place].stats.retried, 1);
+	count(&e->runners[q.place].stats.waiting, -1);
 	ask(e, &e->runners[q.place], &q);
 	return true;
 }

@@ -103,7 +103,7 @@ struct helper_config {
 
 /* ---- counters ------------------------------------------------------------------------------------------------------- */
 
-/* What one heuristic did. issued = built + present + nowhere + nothing + no_room + busy. X(name, "what") */
+/* What one heuristic did. issued = built + present + nowhere + nothing + no_room + busy + waiting. X(name, "what") */
 #define HEURISTIC_COUNTERS(X) \
 	X(issued,	"entries it asked for") \
 	X(built,	"installed") \
@@ -112,7 +112,8 @@ struct helper_config {
 	X(nothing,	"the gPTE is absent, not accessed or none that can be shown") \
 	X(no_room,	"the pool had no free frame for a table") \
 	X(busy,		"a lock was taken or a kick needed first, also when tried again") \
-	X(retried,	"asked for again when the VMM had caught up") \
+	X(waiting,	"to be asked for again when the VMM has caught up") \
+	X(retried,	"asked for again then") \
 	X(late,		"hidden faults on an entry it had asked for or queued and that was not there yet") \
 	X(dropped,	"not asked for: its budget or the queue was full") \
 	X(held,		"not asked for: --heuristic=auto gives it less say")

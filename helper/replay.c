@@ -180,13 +180,14 @@ struct walk {
 	uint64_t first, last;
 	unsigned source, flags, left, built;
 	unsigned tables;	/* that may still be looked at */
+	bool clones;		/* only what the twin, a table of another space, shows */
 };
 
 #define WALK_TABLES	4096u
 
-static void walk_table(struct walk *w, gfn_t table, unsigned level, uint64_t base)
+static void walk_table(struct walk *w, gfn_t table, gfn_t twin, unsigned level, uint64_t base)
 {
-	uint64_t span = 1ull << (MMU_PAGE_SHIFT + 9 * (level - 1)), gpte;
+	uint64_t span = 1ull << (MMU_PAGE_SHIFT + 9 * (level - 1)), gpte, twins = 0;
 
 	if (!w->tables--) {
 		w->tables = 0;
@@ -200,12 +201,15 @@ static void walk_table(struct walk *w, gfn_t table, unsigned level, uint64_t bas
 			va |= 0xffff000000000000ull;
 		if (va + (span - 1) < w->first || va > w->last || !sim_read(w->r->shadow, table, i, &gpte) || !(gpte & MMU_PTE_P))
 			continue;
+		if (w->clones && (!sim_shows(w->r->shadow, twin, i) || !sim_read(w->r->shadow, twin, i, &twins)))
+			continue;
 		what = env_build(w->r, table, i, w->source, w->flags);
 		if (level == 1 || (gpte & MMU_PTE_PS)) {
 			w->built += what == MMU_PB_BUILT;
 			w->left -= what == MMU_PB_BUILT;
 		} else if (what == MMU_PB_BUILT || what == MMU_PB_PRESENT) {
-			walk_table(w, (gfn_t){ (gpte & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT }, level - 1, va);
+			walk_table(w, (gfn_t){ (gpte & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT },
+				   (gfn_t){ (twins & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT }, level - 1, va);
 		}
 	}
 }
@@ -216,7 +220,19 @@ static unsigned env_build_tree(void *arg, gfn_t root, enum mmu_mode mode, gva_t 
 	struct walk w = { .r = arg, .first = first.a, .last = last.a, .source = source, .flags = flags | MMU_PB_TABLES,
 			  .left = budget, .tables = WALK_TABLES };
 
-	walk_table(&w, root, MMU_LEVELS, 0);
+	sim_load(w.r->shadow, root);
+	walk_table(&w, root, MMU_NO_GFN, MMU_LEVELS, 0);
+	return w.built;
+}
+
+static unsigned env_clone(void *arg, gfn_t root, gfn_t parent, gva_t first, gva_t last, unsigned source, unsigned flags,
+			  unsigned budget)
+{
+	struct walk w = { .r = arg, .first = first.a, .last = last.a, .source = source, .flags = flags | MMU_PB_TABLES,
+			  .left = budget, .tables = WALK_TABLES, .clones = true };
+
+	sim_load(w.r->shadow, root);
+	walk_table(&w, root, parent, MMU_LEVELS, 0);
 	return w.built;
 }
 
@@ -280,7 +296,8 @@ int replay_run(const struct replay_config *config, struct replay_result *out)
 {
 	struct replay r = { .config = config, .out = out };
 	struct engine_config ec = {
-		.env = { .build = env_build, .build_tree = env_build_tree, .read_entry = env_read_entry, .use = env_use, .arg = &r },
+		.env = { .build = env_build, .build_tree = env_build_tree, .clone = env_clone,
+			 .read_entry = env_read_entry, .use = env_use, .arg = &r },
 		.nr_heuristics = config->nr_heuristics, .feedback = config->feedback,
 	};
 	int err = -ENOMEM;

@@ -445,6 +445,13 @@ enum mmu_prebuilt sim_build(struct sim_shadow *s, gfn_t table, unsigned index, u
 	return MMU_PB_BUILT;
 }
 
+bool sim_shows(struct sim_shadow *s, gfn_t table, unsigned index)
+{
+	const struct table *t = find(s, table);
+
+	return t && t->shadow && (t->entries[index].flags & SIM_P);
+}
+
 bool sim_read(struct sim_shadow *s, gfn_t table, unsigned index, uint64_t *gpte)
 {
 	const struct table *t = find(s, table);

@@ -40,6 +40,9 @@ enum sim_fault sim_fault(struct sim_shadow *s, const struct helper_event *e);
 enum mmu_prebuilt sim_build(struct sim_shadow *s, gfn_t table, unsigned index, unsigned source, unsigned flags);
 bool sim_read(struct sim_shadow *s, gfn_t table, unsigned index, uint64_t *gpte);
 
+/* Whether there is an entry now. */
+bool sim_shows(struct sim_shadow *s, gfn_t table, unsigned index);
+
 /* The run is over: counts what is there and was never used. */
 void sim_finish(struct sim_shadow *s);
 

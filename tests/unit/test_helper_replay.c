@@ -299,7 +299,8 @@ static void check_sums(const struct replay_result *r)
 	for (unsigned i = 0; i < HELPER_MAX_HEURISTICS; i++) {
 		const struct heuristic_stats *h = &r->heuristics[i];
 
-		assert_int_equal(h->issued, h->built + h->present + h->nowhere + h->nothing + h->no_room);
+		assert_int_equal(h->issued, h->built + h->present + h->nowhere + h->nothing + h->no_room + h->busy +
+						 h->waiting);
 		built -= h->built;
 	}
 	/* A tree's links are counted where they were built, its leaves by the engine too. */
