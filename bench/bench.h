@@ -22,6 +22,7 @@
 struct reading {
 	char name[24];
 	double units, ns;		/* how many operations, time of one */
+	double cpu_ns;			/* processor time of one, of all that took part; 0: not known */
 };
 
 enum job_arg { JOB_NO_ARG, JOB_COUNT, JOB_DIR, JOB_WORD };
@@ -36,6 +37,7 @@ struct job {
 	unsigned timeout_s;		/* for one run, boot included */
 	bool from_boot;			/* measured from power on, not between marks; nothing to compare natively */
 	bool whole;			/* measured from power on to power off; the guest need not know of it */
+	const char *begins;		/* line that the workload prints when it begins to measure; NULL: none, no cpu_ns */
 	bool pinned;			/* natively on one processor: it would use more than the guest has */
 	const char *memory;		/* of the guest; NULL: 512M */
 	const char *image;		/* initrd, a file of the build folder, unless setup() takes it from elsewhere */
@@ -125,6 +127,7 @@ struct metric {
 	const char *head, *what;	/* of a column; what it counts */
 	const char *group;		/* of rows */
 	bool per_run;			/* of the whole run, boot included, from its report; else of a case, per unit */
+	bool cpu;			/* no sum: a case's cpu_ns */
 	const char *terms[6];
 	const char *when, *is;		/* optional: the text at this path, else it is NaN */
 };

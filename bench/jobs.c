@@ -60,7 +60,7 @@ bool job_parse_command(const char *line, double ns, struct reading *out)
 	return true;
 }
 
-#define KBUILD	.pinned = true, .parse = kbuild_parse, .setup = kbuild_setup, \
+#define KBUILD	.pinned = true, .begins = "kbuild begins", .parse = kbuild_parse, .setup = kbuild_setup, \
 		.modes = "native,off-lazy,lazy,gates-eager-8,helper,nested,tcg,kvm"
 
 static const struct job jobs[] = {

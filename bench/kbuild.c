@@ -18,13 +18,14 @@
 
 bool kbuild_parse(const char *line, double ns, struct reading *out)
 {
-	double objects, ms;
+	double ms, cpu_ms;
 
-	if (sscanf(line, "kbuild %*s %lf objects, %lf ms", &objects, &ms) != 2)
+	if (sscanf(line, "kbuild %*s %lf ms, %lf ms of processor time", &ms, &cpu_ms) != 2)
 		return false;
 	strcpy(out->name, "build");
 	out->units = 1;
 	out->ns = ms * 1e6;
+	out->cpu_ns = cpu_ms * 1e6;
 	return true;
 }
 

@@ -91,7 +91,8 @@ unsigned metric_values(const struct bench *b, unsigned mode, const char *case_na
 		for (unsigned j = 0; j < s->nr_cases && n < max; j++) {
 			if (strcmp(s->cases[j].name, case_name))
 				continue;
-			v = !metric ? s->cases[j].ns : metric->per_run ? sum_terms(metric, s->report) :
+			v = !metric ? s->cases[j].ns : metric->cpu ? (s->cases[j].cpu_ns ? s->cases[j].cpu_ns : NAN) :
+				metric->per_run ? sum_terms(metric, s->report) :
 				sum_terms(metric, s->counted[j]) / s->cases[j].units;
 			if (!isnan(v))
 				out[n++] = v;

@@ -32,6 +32,8 @@ static json_t *sample_json(const struct bench *b, const struct sample *s)
 		const struct reading *r = &s->cases[i];
 
 		o = json_pack("{ss sf so}", "name", r->name, "units", r->units, "ns_per_unit", real_or_null(r->ns));
+		if (r->cpu_ns > 0)
+			json_object_set_new(o, "cpu_ns_per_unit", json_real(r->cpu_ns));
 		if (s->counted[i]) {
 			json_object_set(o, "counters", json_object_get(s->counted[i], "counters"));
 			json_object_set(o, "mmu", json_object_get(s->counted[i], "mmu"));

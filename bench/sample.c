@@ -179,6 +179,8 @@ struct console {
 	const struct bench *b;
 	struct sample *s;
 	double began;
+	pid_t pid;		/* of the program */
+	double cpu_began;	/* its processor time when the workload said that it begins, in ns; negative: it did not */
 	bool verdict;		/* the workload said how it went */
 	char line[512];
 	size_t len;
@@ -190,6 +192,26 @@ static void fail(struct sample *s, const char *why)
 	if (!*s->why)
 		snprintf(s->why, sizeof s->why, "%.255s", why);
 	s->ok = false;
+}
+
+/* Processor time of the program so far, guest and threads included, in ns. */
+static double cpu_ns(pid_t pid)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	return clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t) ? -1 : t.tv_sec * 1e9 + t.tv_nsec;
+}
+
+/* Natively the workload knows; in a guest only its host does. */
+static void note_cpu(const struct console *c, struct reading *r)
+{
+	double now;
+
+	if (c->b->modes.at[c->s->mode].kind == MODE_NATIVE)
+		return;
+	now = c->cpu_began < 0 ? -1 : cpu_ns(c->pid);
+	r->cpu_ns = now < 0 ? 0 : (now - c->cpu_began) / r->units;
 }
 
 static void console_line(struct console *c)
@@ -208,7 +230,10 @@ static void console_line(struct console *c)
 		fail(s, line);
 		if (*c->last && c->b->job->parse == job_parse_command)	/* what the command said about it */
 			snprintf(s->why, sizeof s->why, "%.80s: %.160s", line + 18, c->last);
+	} else if (c->b->job->begins && !strcmp(line, c->b->job->begins)) {
+		c->cpu_began = cpu_ns(c->pid);
 	} else if (c->b->job->parse && c->b->job->parse(line, (now_s() - c->began) * 1e9, &r)) {
+		note_cpu(c, &r);
 		if (s->nr_cases < BENCH_CASES)
 			s->cases[s->nr_cases++] = r;
 		else
@@ -300,7 +325,7 @@ static void take_command(struct sample *s)
 
 void sample_take_whole(struct sample *s)
 {
-	s->cases[0] = (struct reading){ "run", 1, json_number_at(s->report, "end.wall_ns") };
+	s->cases[0] = (struct reading){ .name = "run", .units = 1, .ns = json_number_at(s->report, "end.wall_ns") };
 	s->counted[0] = json_pack("{sO? sO? sO?}", "counters", json_object_get(s->report, "total"), "mmu",
 				  json_object_get(s->report, "mmu"), "ept", json_object_get(s->report, "ept"));
 }
@@ -342,7 +367,7 @@ static void take_counters(const struct bench *b, struct sample *s, const char *p
 
 static int run(const struct bench *b, struct command *c, struct sample *s, int *status)
 {
-	struct console console = { .b = b, .s = s, .began = now_s() };
+	struct console console = { .b = b, .s = s, .began = now_s(), .cpu_began = -1 };
 	pid_t pid = -1;
 	int fd = start(c, &pid);
 
@@ -350,6 +375,7 @@ static int run(const struct bench *b, struct command *c, struct sample *s, int *
 		snprintf(s->why, sizeof s->why, "%s: %s", c->argv[0], strerror(-fd));
 		return fd == -ENOENT || fd == -EACCES ? -EOPNOTSUPP : fd;
 	}
+	console.pid = pid;
 	console_read(&console, fd, pid);
 	close(fd);
 	while (waitpid(pid, status, 0) < 0 && errno == EINTR)
@@ -359,7 +385,7 @@ static int run(const struct bench *b, struct command *c, struct sample *s, int *
 		snprintf(s->why, sizeof s->why, "%s %d: %s", WIFEXITED(*status) ? "exit code" : "signal",
 			 WIFEXITED(*status) ? WEXITSTATUS(*status) : WTERMSIG(*status), console.last);
 	else if (b->job->whole)
-		s->cases[s->nr_cases++] = (struct reading){ "run", 1, s->wall_s * 1e9 };
+		s->cases[s->nr_cases++] = (struct reading){ .name = "run", .units = 1, .ns = s->wall_s * 1e9 };
 	else if (!console.verdict || !s->nr_cases)
 		fail(s, "it ended without a measurement");
 	s->ok = !*s->why;

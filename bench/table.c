@@ -24,8 +24,10 @@ static const struct metric columns[] = {
 	{ .head = "kicks", .what = "kick lists run", .terms = { "+counters.kick_rounds" } },
 };
 
+static const struct metric cpu_time = { .cpu = true };
+
 #define NR_COLUMNS	(sizeof columns / sizeof *columns)
-#define NR_TIMES	4	/* median, min, max, ratio */
+#define NR_TIMES	6	/* median, min, max, ratio; of processor time median and ratio */
 #define NR_CELLS	(1 + NR_COLUMNS + NR_TIMES)
 
 /* ---- cells ----------------------------------------------------------------------------------------------------- */
@@ -39,18 +41,18 @@ static unsigned native_mode(const struct bench *b)
 	return i;
 }
 
-static void print_rows(char (*cells)[NR_CELLS][CELL], unsigned rows)
+static void print_rows(char (*cells)[NR_CELLS][CELL], unsigned rows, unsigned nr_cells)
 {
 	size_t width[NR_CELLS] = { 0 };
 
 	for (unsigned r = 0; r < rows; r++)
-		for (unsigned c = 0; c < NR_CELLS; c++)
+		for (unsigned c = 0; c < nr_cells; c++)
 			if (strlen(cells[r][c]) > width[c])
 				width[c] = strlen(cells[r][c]);
 	for (unsigned r = 0; r < rows; r++) {
 		printf("%-*s", (int)width[0], cells[r][0]);
-		for (unsigned c = 1; c < NR_CELLS; c++)
-			printf("%s%*s", c == 1 + NR_COLUMNS ? "   " : "  ", (int)width[c], cells[r][c]);
+		for (unsigned c = 1; c < nr_cells; c++)
+			printf("%s%*s", c == 1 + NR_COLUMNS || c == 5 + NR_COLUMNS ? "   " : "  ", (int)width[c], cells[r][c]);
 		putchar('\n');
 	}
 }
@@ -59,6 +61,7 @@ static void print_case(const struct bench *b, const char *name)
 {
 	char (*cells)[NR_CELLS][CELL] = calloc(b->modes.n + 1, sizeof *cells);
 	double native = metric_spread(b, native_mode(b), name, NULL).median;
+	double native_cpu = metric_spread(b, native_mode(b), name, &cpu_time).median;
 	unsigned rows = 1;
 
 	if (!cells)
@@ -70,8 +73,11 @@ static void print_case(const struct bench *b, const char *name)
 	strcpy(cells[0][2 + NR_COLUMNS], "min");
 	strcpy(cells[0][3 + NR_COLUMNS], "max");
 	strcpy(cells[0][4 + NR_COLUMNS], "x native");
+	strcpy(cells[0][5 + NR_COLUMNS], "CPU");
+	strcpy(cells[0][6 + NR_COLUMNS], "x native");
 	for (unsigned m = 0; m < b->modes.n; m++) {
 		struct spread time = metric_spread(b, m, name, NULL);
+		double cpu = metric_spread(b, m, name, &cpu_time).median;
 
 		if (!time.n)
 			continue;
@@ -82,10 +88,12 @@ static void print_case(const struct bench *b, const char *name)
 		time_text(cells[rows][2 + NR_COLUMNS], time.min);
 		time_text(cells[rows][3 + NR_COLUMNS], time.max);
 		ratio_text(cells[rows][4 + NR_COLUMNS], time.median / native);
+		time_text(cells[rows][5 + NR_COLUMNS], cpu);
+		ratio_text(cells[rows][6 + NR_COLUMNS], cpu / native_cpu);
 		rows++;
 	}
 	printf("\n%s, per %s\n", name, b->job->unit);
-	print_rows(cells, rows);
+	print_rows(cells, rows, NR_CELLS - (b->job->begins ? 0 : 2));
 	free(cells);
 }
 
@@ -100,7 +108,7 @@ static void print_pool(const struct bench *b)
 		for (unsigned i = 0; i < b->nr_samples; i++)
 			if (b->samples[i].mode == m && b->samples[i].ok && b->samples[i].report)
 				report = b->samples[i].report;
-		if (!report)
+		if (!report || !(json_number_at(report, "mmu.usage.mapped_mib") > 0))	/* nested mode has none */
 			continue;
 		if (!head)
 			printf("\nshadow pool when the guest ended\n");
@@ -115,10 +123,16 @@ static void print_pool(const struct bench *b)
 void head_print(const struct bench *b)
 {
 	const json_t *host = NULL, *report = NULL;
+	unsigned rounds = 0;
 
-	for (unsigned i = 0; i < b->nr_samples && !report; i++)
-		report = b->samples[i].report;
-	printf("%s: %s; medians of %u round%s\n", b->job->name, b->job->what, b->repetitions, b->repetitions == 1 ? "" : "s");
+	for (unsigned i = 0; i < b->nr_samples; i++) {
+		if (!report)
+			report = b->samples[i].report;
+		if (b->samples[i].repetition >= rounds)
+			rounds = b->samples[i].repetition + 1;
+	}
+	printf("%s%s%s: %s; medians of %u round%s%s\n", b->job->name, b->job->word ? "=" : "", b->job->word ? b->job->word : "",
+	       b->job->what, rounds, rounds == 1 ? "" : "s", *b->stop ? ", stopped in the last" : "");
 	if (report) {
 		host = json_object_get(report, "host");
 		printf("umbra %s; %s, %.0f CPUs, Linux %s, KVM: %s\n", json_string_value(json_object_get(report, "umbra")),
@@ -145,4 +159,6 @@ void table_print(const struct bench *b)
 	       columns[0].what, columns[1].what);
 	for (unsigned c = 5; c < NR_COLUMNS; c++)
 		printf("%s: %s%s", columns[c].head, columns[c].what, c + 1 < NR_COLUMNS ? "; " : "\n");
+	if (b->job->begins)
+		printf("CPU: processor time meanwhile, all threads of umbra or QEMU included\n");
 }
