@@ -112,6 +112,17 @@ static void check_kind(struct doctor *d)
 		report(d, WARN, "kind of KVM", NULL, "%s; whether %s is on cannot be told", kind, level);
 }
 
+static void check_ept(struct doctor *d)
+{
+	if (d->host.kvm_error)
+		return;
+	if (d->host.second_level == 1 && d->host.stats_fd)
+		report(d, OK, "EPT violations", NULL, "measured with --mmu=nested, modelled in shadow mode");
+	else
+		report(d, OK, "EPT violations", NULL, "modelled only: %s", d->host.second_level == 1 ?
+		       "this KVM has no binary statistics (Linux 5.14 has)" : "there is no second level here to measure");
+}
+
 /* What umbra asks of KVM. `need`: bits or number that the answer must have. */
 static const struct capability {
 	int number;
@@ -270,6 +281,7 @@ int vmm_doctor(FILE *to)
 	check_device(&d);
 	if (d.kvm_fd >= 0 && d.host.api_version == KVM_API_VERSION) {
 		check_kind(&d);
+		check_ept(&d);
 		check_capabilities(&d);
 		check_trial(&d);
 	}
