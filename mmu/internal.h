@@ -461,6 +461,8 @@ void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned 
 void touched_by_fault(struct mmu_cpu *cpu, const struct gwalk *w, enum mmu_verdict verdict);
 /* An entry that nobody has faulted on maps the frame now. */
 void touched_by_prebuild(struct mmu_cpu *cpu, uint64_t gfn);
+/* The leaf `id`, whose value is or was `spte`, has been used without a fault. cpu: NULL if the thread has none. */
+void touched_by_use(struct mmu *mmu, struct mmu_cpu *cpu, uint32_t id, uint64_t spte);
 
 /* ---- audit.c --------------------------------------------------------------------------------------------------- */
 

@@ -54,6 +54,8 @@ void leaf_remove(struct mmu_cpu *cpu, uint32_t id, uint64_t gfn, bool large)
 	if (spte & SPTE_SOURCE_MASK) {
 		STAT(cpu, prebuilt_removed);
 		sample_removed(cpu, spte);
+		if ((spte & SPTE_SAMPLE) && (spte & MMU_PTE_A))
+			touched_by_use(mmu, cpu, id, spte);
 	}
 }
 

@@ -60,6 +60,8 @@ static void sweep_entry(struct mmu *mmu, uint32_t id, bool final)
 	if (!(spte & MMU_PTE_P) || !(spte & SPTE_SAMPLE) || (!used && !final) || !settle(mmu, id, spte, 0))
 		return;
 	__atomic_add_fetch(used ? &gone->sampled_used : &gone->sampled_unused, 1, __ATOMIC_RELAXED);
+	if (used)
+		touched_by_use(mmu, NULL, id, spte);
 }
 
 void mmu_sample_sweep(struct mmu *mmu, bool final)

@@ -322,6 +322,62 @@ static void test_sample_share(void **state)
 	rig_close(&r);
 }
 
+/* ---- distinct frames --------------------------------------------------------------------------------------------- */
+
+static void assert_touched(struct rig *r, uint64_t frames, uint64_t tables, uint64_t regions, uint64_t reachable)
+{
+	struct mmu_stats s;
+
+	mmu_stats(r->w->mmu, &s);
+	assert_int_equal(s.touched, frames);
+	assert_int_equal(s.touched_tables, tables);
+	assert_int_equal(s.touched_2m, regions);
+	assert_int_equal(s.reachable, reachable);
+}
+
+static void test_touched(void **state)
+{
+	struct rig r = rig_open_plain();
+	struct mmu_cpu *cpu = r.cpu->cpu;
+
+	assert_touched(&r, 0, 0, 0, 0);
+	program_access(r.p, MMU_USER, VA(5), 0);
+	assert_touched(&r, 5, 4, 1, 5);			/* four tables and the page */
+	program_access(r.p, MMU_USER, VA(5), MMU_PF_W);
+	program_access(r.p, MMU_KERNEL, VA2(5), 0);	/* another way to the same */
+	assert_touched(&r, 5, 4, 1, 5);
+	program_access(r.p, MMU_USER, VA(6), 0);
+	assert_touched(&r, 6, 4, 1, 6);
+	/* A true fault walks tables and reaches no page; a table is a page like any other when it is read as one. */
+	program_update(r.p, L4, 3, 20ull << 12 | LINK);
+	program_access(r.p, MMU_USER, 3ull << 39, 0);
+	assert_touched(&r, 7, 5, 1, 7);
+	program_update(r.p, L1, 100, (uint64_t)L1 << 12 | (LEAF & ~MMU_PTE_W));
+	program_access(r.p, MMU_USER, VA(100), 0);
+	assert_touched(&r, 7, 5, 1, 7);
+	program_update(r.p, L1, 101, 600ull << 12 | LEAF);
+	program_access(r.p, MMU_USER, VA(101), 0);
+	assert_touched(&r, 8, 5, 2, 8);
+	/* What is removed and comes back was touched before. */
+	program_update(r.p, L1, 5, 0);
+	program_update(r.p, L1, 5, (uint64_t)(DATA + 5) << 12 | LEAF);
+	program_access(r.p, MMU_USER, VA(5), 0);
+	assert_touched(&r, 8, 5, 2, 8);
+	/* Shown is not touched; a sample that was used is. */
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 20, 3, 0), MMU_PB_BUILT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 21, 3, MMU_PB_SAMPLE), MMU_PB_BUILT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 22, 3, MMU_PB_SAMPLE), MMU_PB_BUILT);
+	assert_int_equal(mmu_prebuild(cpu, (gfn_t){ L1 }, 23, 3, MMU_PB_SAMPLE), MMU_PB_BUILT);
+	assert_touched(&r, 8, 5, 2, 12);
+	processor_uses(&r, VA(21));
+	processor_uses(&r, VA(22));
+	program_update(r.p, L1, 21, 0);
+	assert_touched(&r, 9, 5, 2, 12);
+	mmu_sample_sweep(r.w->mmu, true);
+	assert_touched(&r, 10, 5, 2, 12);
+	rig_close(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -334,6 +390,7 @@ int main(void)
 		cmocka_unit_test(test_prebuild_hostile_tree),
 		cmocka_unit_test(test_samples),
 		cmocka_unit_test(test_sample_share),
+		cmocka_unit_test(test_touched),
 	};
 
 	return cmocka_run_group_tests_name("mmu: prebuilding", tests, NULL, NULL);
