@@ -8,13 +8,14 @@
 #include "cli/replay.h"
 #include "vmm/vmm.h"
 
-enum { OPT_HEURISTIC = 256, OPT_JSON, OPT_PREFETCH, OPT_FILL, OPT_MODEL };
+enum { OPT_HEURISTIC = 256, OPT_JSON, OPT_PREFETCH, OPT_FILL, OPT_MODEL, OPT_LAG };
 
 /* ---- the model ---------------------------------------------------------------------------------------------------------- */
 
 static const struct argp_option model_options[] = {
 	{ "model", OPT_MODEL, "KEY=N[,...]", 0, "Times of the helper thread in ns: notice_ns (from an event until it is seen), event_ns, "
 	  "ask_ns, build_ns (its work per event, vain request, entry built)", 2 },
+	{ "lag", OPT_LAG, "FILE", 0, "In place of notice_ns: how late the helper thread was in a run, from its --stats=FILE", 2 },
 	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build, as umbra run does: off (default), kvm8, xen32, N", 2 },
 	{ "fill", OPT_FILL, "HOW", 0, "lazy (default) or eager, as umbra run does", 2 },
 	{ NULL },
@@ -63,6 +64,27 @@ static error_t parse_model(const struct argp_state *state, const char *arg, stru
 	return 0;
 }
 
+static error_t parse_lag(const struct argp_state *state, const char *arg, struct replay_config *c)
+{
+	json_error_t why;
+	json_t *root = json_load_file(arg, 0, &why);
+	const json_t *list = json_object_get(json_object_get(root, "helper"), "lag_log2_ns"), *n;
+	uint64_t sum = 0;
+	size_t i;
+
+	memset(c->lags, 0, sizeof c->lags);
+	json_array_foreach(list, i, n)
+		if (i < HELPER_LAGS && json_integer_value(n) > 0 && json_integer_value(n) < 1ll << 40)
+			sum += c->lags[i] = json_integer_value(n);
+	json_decref(root);
+	c->lag_file = arg;
+	if (!root)
+		return bad_value(state, "lag", arg, "%s", why.text);
+	if (!sum)
+		return bad_value(state, "lag", arg, "no helper thread ran: helper.lag_log2_ns of 'umbra run --helper=on --stats=FILE' is needed");
+	return 0;
+}
+
 static error_t parse_model_option(int key, char *arg, struct argp_state *state)
 {
 	static const struct cli_choice prefetch[] = {
@@ -76,6 +98,8 @@ static error_t parse_model_option(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case OPT_MODEL:
 		return parse_model(state, arg, c);
+	case OPT_LAG:
+		return parse_lag(state, arg, c);
 	case OPT_PREFETCH:
 		if (!cli_parse_choice(arg, prefetch, &choice)) {
 			c->prefetch = choice;

@@ -59,7 +59,7 @@ static json_t *config_json(const struct replay_config *c)
 		[MMU_PREFETCH_OFF] = "off", [MMU_PREFETCH_KVM8] = "kvm8", [MMU_PREFETCH_XEN32] = "xen32",
 		[MMU_PREFETCH_AROUND] = "around",
 	};
-	json_t *o = json_object(), *list = json_array();
+	json_t *o = json_object(), *list = json_array(), *lags;
 	char text[HEURISTIC_TEXT];
 
 	for (unsigned i = 0; i < c->nr_heuristics; i++)
@@ -72,6 +72,10 @@ static json_t *config_json(const struct replay_config *c)
 #define X(name, initial, what) set(o, #name, c->name);
 	REPLAY_PARAMS(X)
 #undef X
+	lags = json_array();
+	for (unsigned i = 0; i < HELPER_LAGS; i++)
+		json_array_append_new(lags, json_integer(c->lags[i]));
+	json_object_set_new(o, "lag_log2_ns", lags);
 	return o;
 }
 

@@ -212,6 +212,10 @@ static void write_job(const struct request *q, const char *umbra, size_t job, FI
 #define X(param, initial, what) fprintf(to, "%s=%" PRIu64 ",", #param, q->model.param);
 	REPLAY_PARAMS(X)
 #undef X
+	if (q->model.lag_file) {
+		fputs(" --lag ", to);
+		quote(q->model.lag_file, to);
+	}
 	if (q->model.prefetch == MMU_PREFETCH_AROUND)
 		fprintf(to, " --prefetch %u", q->model.prefetch_n);
 	else if (q->model.prefetch != MMU_PREFETCH_OFF)

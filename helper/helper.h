@@ -145,6 +145,7 @@ struct heuristic_decision {
 	uint64_t asked, built, used, unused;	/* since the decision before; used and unused of the sample */
 };
 
+#define HELPER_LAGS	32u	/* of how late events are seen: powers of two, in ns */
 #define HELPER_DECISIONS	64u
 
 struct helper_stats {

@@ -19,6 +19,7 @@ struct replay {
 	struct engine *engine;
 	size_t guest, helper;		/* items done by either */
 	uint64_t now_ns;		/* the helper's */
+	uint64_t random, lags;		/* for draws; the sum of config->lags */
 	uint8_t *avoided;		/* bit per item: this fault did not happen */
 	int error;
 };
@@ -267,22 +268,42 @@ static const struct trace_item *next_seen(struct replay *r)
 	return NULL;
 }
 
+/*
+ * How long until the helper, which has nothing to do, sees what comes. Drawn from what was counted, always in the same
+ * order (xorshift64), so that the same replay stays the same.
+ */
+static uint64_t notice(struct replay *r)
+{
+	uint64_t pick;
+	unsigned i = 0;
+
+	if (!r->lags)
+		return r->config->notice_ns;
+	r->random ^= r->random << 13;
+	r->random ^= r->random >> 7;
+	r->random ^= r->random << 17;
+	for (pick = r->random % r->lags; pick >= r->config->lags[i]; i++)
+		pick -= r->config->lags[i];
+	return (1ull << i) + (r->random >> 32) % (1ull << i);
+}
+
 static void helper_run(struct replay *r)
 {
 	const struct trace_item *item;
 
 	while ((item = next_seen(r))) {
-		uint64_t seen = item->event.time_ns + r->config->notice_ns;
+		uint64_t came = item->event.time_ns;
 
 		/* Nothing waits: time for queued work, a slice at a time. */
-		if (seen > r->now_ns && engine_work(r->engine)) {
+		if (came > r->now_ns && engine_work(r->engine)) {
 			spend(r, r->config->ask_ns);
 			continue;
 		}
-		if (seen > r->now_ns)
-			r->now_ns = seen;
-		else if (r->now_ns - seen > r->out->behind_ns)
-			r->out->behind_ns = r->now_ns - seen;
+		/* What comes while it is not looking, it sees together. */
+		if (came >= r->now_ns)
+			r->now_ns = came + notice(r);
+		else if (r->now_ns - came > r->out->behind_ns)
+			r->out->behind_ns = r->now_ns - came;
 		spend(r, r->config->event_ns);
 		if (!(r->avoided[r->helper / 8] >> r->helper % 8 & 1))
 			engine_event(r->engine, &item->event);
@@ -302,6 +323,9 @@ int replay_run(const struct replay_config *config, struct replay_result *out)
 	};
 	int err = -ENOMEM;
 
+	r.random = 0x9e3779b97f4a7c15ull;
+	for (unsigned i = 0; i < HELPER_LAGS; i++)
+		r.lags += config->lags[i];
 	memset(out, 0, sizeof *out);
 	memcpy(ec.heuristics, config->heuristics, sizeof ec.heuristics);
 	r.shadow = sim_create(out->total.sources);

@@ -24,6 +24,8 @@ struct replay_config {
 #define X(name, initial, what) uint64_t name;
 	REPLAY_PARAMS(X)
 #undef X
+	uint64_t lags[HELPER_LAGS];	/* not all zero: notice_ns is drawn from this, as `umbra run` counts it ... */
+	const char *lag_file;		/* ... in this file; the caller's */
 	enum mmu_prefetch_kind prefetch;	/* at faults, beside the helper, as in `umbra run` */
 	unsigned prefetch_n;
 	enum mmu_fill fill;

@@ -255,6 +255,14 @@ static void drop_table(struct sim_shadow *s, struct table *t)
 	}
 }
 
+/* A shadow belongs to one level of its table. */
+static void set_level(struct sim_shadow *s, struct table *t, unsigned level)
+{
+	if (t->level != level)
+		drop_table(s, t);
+	t->level = level;
+}
+
 /* ---- what the guest does ----------------------------------------------------------------------------------------------------- */
 
 void sim_update(struct sim_shadow *s, gfn_t table, unsigned index, bool known, uint64_t gpte)
@@ -277,9 +285,7 @@ void sim_pin(struct sim_shadow *s, gfn_t table, unsigned level)
 
 	if (!t)
 		return;
-	if (t->level != level)
-		drop_table(s, t);
-	t->level = level;
+	set_level(s, t, level);
 	t->pinned = true;
 	/* Write-protected wherever it is mapped. */
 	for (uint32_t id = f->named; id != NONE; id = entry_at(s, id)->next)
@@ -305,8 +311,7 @@ void sim_content(struct sim_shadow *s, gfn_t table, unsigned level, const struct
 
 	if (!t)
 		return;
-	if (!t->level)
-		t->level = level;
+	set_level(s, t, level);
 	memset(t->gpte, 0, sizeof t->gpte);
 	memset(t->known, 0xff, sizeof t->known);
 	for (unsigned i = 0; i < count; i++)
@@ -321,8 +326,7 @@ void sim_load(struct sim_shadow *s, gfn_t root)
 
 	if (!t)
 		return;
-	if (!t->level)
-		t->level = MMU_LEVELS;
+	set_level(s, t, MMU_LEVELS);
 	t->shadow = true;
 }
 
@@ -350,7 +354,7 @@ static unsigned way(struct sim_shadow *s, const struct helper_event *e, struct s
 
 		if (!t || !knows(t, index) || !(t->gpte[index] & MMU_PTE_P))
 			break;
-		t->level = t->level ? t->level : level;
+		set_level(s, t, level);
 		steps[n++] = (struct step){ t, index };
 		gfn.n = (t->gpte[index] & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT;
 	}
@@ -359,8 +363,7 @@ static unsigned way(struct sim_shadow *s, const struct helper_event *e, struct s
 	steps[n].index = e->index;
 	if (!steps[n].t)
 		return n;
-	if (!steps[n].t->level)
-		steps[n].t->level = e->level;
+	set_level(s, steps[n].t, e->level);
 	return n + 1;
 }
 
@@ -379,8 +382,8 @@ static void fill(struct sim_shadow *s, const struct step *at, bool write)
 		if (want.link) {
 			struct table *child = get(s, (gfn_t){ want.frame });
 
-			if (child && !child->level)
-				child->level = at->t->level - 1;
+			if (child)
+				set_level(s, child, at->t->level - 1);
 		}
 		install(s, at->t, at->index, &want, MMU_SRC_DEMAND);
 	}
@@ -436,9 +439,9 @@ enum mmu_prebuilt sim_build(struct sim_shadow *s, gfn_t table, unsigned index, u
 		return MMU_PB_NOTHING;
 	if (want.link) {
 		child = get(s, (gfn_t){ want.frame });
-		if (!child || (child->level && child->level != t->level - 1) || (!child->shadow && !(flags & MMU_PB_TABLES)))
-			return MMU_PB_NOTHING;
-		child->level = t->level - 1;
+		if (!child || ((child->level != t->level - 1 || !child->shadow) && !(flags & MMU_PB_TABLES)))
+			return MMU_PB_NO_SHADOW;
+		set_level(s, child, t->level - 1);
 		child->shadow = true;
 	}
 	install(s, t, index, &want, source);

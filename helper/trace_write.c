@@ -18,13 +18,14 @@
 
 #define ROOM		(1u << 20)
 #define LOOK_MS		20
+#define TABLES_AT_ONCE	64u		/* told of with one event */
 
 struct stream {
 	_Alignas(64) _Atomic uint64_t head;	/* the writer's, with the rest of this line */
 	struct trace_state state;
 	uint64_t records, lost;
 	uint64_t lost_untold;
-	uint8_t *seen;			/* bit per gfn: the trace tells what the table holds */
+	uint8_t *level;			/* [gfn] of the table there whose contents the trace tells; 0: of none */
 	_Alignas(64) _Atomic uint64_t tail;	/* the thread's */
 	uint8_t *ring;
 };
@@ -149,7 +150,40 @@ static void emit_table(struct trace *t, struct stream *s, gfn_t table, unsigned 
 		last = i;
 	}
 	emit(t, s, &r, time_ns);
-	s->seen[table.n / 8] |= 1u << table.n % 8;
+	s->level[table.n] = level;
+}
+
+static bool is_link(uint64_t gpte)
+{
+	return (gpte & (MMU_PTE_P | MMU_PTE_PS)) == MMU_PTE_P;
+}
+
+static gfn_t frame(uint64_t gpte)
+{
+	return (gfn_t){ (gpte & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT };
+}
+
+/*
+ * Tables below one that was just told of. Linux pins roots and leaf tables; those between come and go by links alone, so what
+ * the trace knows of them is old whenever a root is pinned. Kernel halves are shared and stay. Bounded: `left` tables.
+ */
+static void emit_below(struct trace *t, struct stream *s, gfn_t table, unsigned level, uint64_t time_ns, unsigned *left)
+{
+	const uint64_t *entries = t->config.table(t->config.arg, table);
+
+	for (unsigned i = 0; entries && level > 1 && i < MMU_ENTRIES; i++) {
+		uint64_t gpte = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+		gfn_t child = frame(gpte);
+		bool old = level == 2 || (level == MMU_LEVELS && i >= MMU_ENTRIES / 2);
+
+		if (!is_link(gpte) || child.n >= t->config.nr_gfns || (old && s->level[child.n] == level - 1))
+			continue;
+		if (!*left)
+			return;
+		--*left;
+		emit_table(t, s, child, level - 1, time_ns);
+		emit_below(t, s, child, level - 1, time_ns, left);
+	}
 }
 
 /* The tables on the way of a fault, as far as they are new. Whatever the guest has there, it is four loads. */
@@ -164,12 +198,12 @@ static void emit_path(struct trace *t, struct stream *s, const struct helper_eve
 
 		if (!entries)
 			return;
-		if (!(s->seen[table.n / 8] >> table.n % 8 & 1))
+		if (s->level[table.n] != level)
 			emit_table(t, s, table, level, e->time_ns);
 		gpte = __atomic_load_n(&entries[index], __ATOMIC_RELAXED);
-		if (!(gpte & MMU_PTE_P) || (level > 1 && (gpte & MMU_PTE_PS)))
+		if (!is_link(gpte))
 			return;
-		table.n = (gpte & MMU_PTE_ADDR) >> MMU_PAGE_SHIFT;
+		table = frame(gpte);
 	}
 }
 
@@ -220,6 +254,7 @@ static void encode(const struct stream *s, struct record *r, const struct helper
 void trace_event(struct trace *t, unsigned source, const struct helper_event *e)
 {
 	struct stream *s = &t->streams[source];
+	unsigned left = TABLES_AT_ONCE, level;
 	struct record r;
 
 	if (e->kind >= HELPER_EVENT_KINDS || e->index >= MMU_ENTRIES || e->level > MMU_LEVELS)
@@ -227,11 +262,20 @@ void trace_event(struct trace *t, unsigned source, const struct helper_event *e)
 	if (e->kind == HELPER_FAULT)
 		emit_path(t, s, e);
 	else if (e->kind == HELPER_UNPIN && e->table.n < t->config.nr_gfns)
-		s->seen[e->table.n / 8] &= ~(1u << e->table.n % 8);
+		s->level[e->table.n] = 0;
 	encode(s, &r, e);
 	emit(t, s, &r, e->time_ns);
-	if (e->kind == HELPER_PIN)
+	if (e->kind == HELPER_PIN) {
 		emit_table(t, s, e->table, e->level, e->time_ns);
+		emit_below(t, s, e->table, e->level, e->time_ns, &left);
+	} else if (e->kind == HELPER_UPDATE && (e->flags & HELPER_HAS_NEW) && e->table.n < t->config.nr_gfns) {
+		/* A table that begins, or another one in the same frame. */
+		level = s->level[e->table.n];
+		if (level > 1 && is_link(e->new)) {
+			emit_table(t, s, frame(e->new), level - 1, e->time_ns);
+			emit_below(t, s, frame(e->new), level - 1, e->time_ns, &left);
+		}
+	}
 }
 
 void trace_mark(struct trace *t, uint64_t time_ns, uint32_t id)
@@ -309,7 +353,7 @@ static void release(struct trace *t)
 {
 	for (unsigned i = 0; t->streams && i < t->nr_streams; i++) {
 		free(t->streams[i].ring);
-		free(t->streams[i].seen);
+		free(t->streams[i].level);
 	}
 	free(t->streams);
 	free(t);
@@ -323,8 +367,8 @@ static int make_streams(struct trace *t)
 	memset(t->streams, 0, t->nr_streams * sizeof *t->streams);
 	for (unsigned i = 0; i < t->nr_streams; i++) {
 		t->streams[i].ring = malloc(t->room);
-		t->streams[i].seen = calloc(1, t->config.nr_gfns / 8 + 1);
-		if (!t->streams[i].ring || !t->streams[i].seen)
+		t->streams[i].level = calloc(1, t->config.nr_gfns);
+		if (!t->streams[i].ring || !t->streams[i].level)
 			return -ENOMEM;
 	}
 	return 0;

@@ -33,6 +33,7 @@ struct feed {
 	_Alignas(64) _Atomic uint32_t tail;	/* the reader's */
 	uint32_t shim_cursor;
 	uint64_t dropped_seen;
+	bool caught_up;		/* the reader's last look found no record */
 };
 
 /* ---- the vCPU's side ---------------------------------------------------------------------------------------------- */
@@ -182,6 +183,15 @@ static unsigned read_shim(struct feed *f, uint32_t upto, struct helper_event *ou
 	return n;
 }
 
+/* How long the oldest record has waited for a reader who had nothing to do: `umbra replay --lag` draws from it. */
+static void note_lag(struct feed *f, const struct record *oldest)
+{
+	uint64_t now = vm_now(f->v->vm), lag = now > oldest->event.time_ns ? now - oldest->event.time_ns : 1;
+	unsigned power = 63 - __builtin_clzll(lag);
+
+	__atomic_add_fetch(&f->v->vm->helper_lag[power < HELPER_LAGS ? power : HELPER_LAGS - 1], 1, __ATOMIC_RELAXED);
+}
+
 static unsigned feed_read(void *arg, struct helper_event *out, unsigned max, uint64_t *lost)
 {
 	struct feed *f = arg;
@@ -193,6 +203,9 @@ static unsigned feed_read(void *arg, struct helper_event *out, unsigned max, uin
 
 	*lost += dropped - f->dropped_seen;
 	f->dropped_seen = dropped;
+	if (tail != head && f->caught_up)
+		note_lag(f, &f->records[tail & (f->size - 1)]);
+	f->caught_up = tail == head;
 	for (; n < max && tail != head; tail++) {
 		const struct record *r = &f->records[tail & (f->size - 1)];
 

@@ -98,7 +98,7 @@ json_t *stats_helper_json(struct vm *vm)
 {
 	const struct helper_stats *h = &vm->helper_stats;
 	const struct vmm_config *c = vm->config;
-	json_t *o = json_object(), *events = json_object(), *list = json_array();
+	json_t *o = json_object(), *events = json_object(), *list = json_array(), *lags = json_array();
 	struct helper_stats live;
 
 	if (vm->helper) {
@@ -111,6 +111,9 @@ json_t *stats_helper_json(struct vm *vm)
 		list = append(list, heuristic_json(c->heuristics[i].name, &h->heuristics[i], &h->use[i]));
 	o = take(o, "events", events);
 	o = take_u64(o, "lost", h->lost);
+	for (unsigned i = 0; i < HELPER_LAGS; i++)
+		lags = append(lags, json_integer(__atomic_load_n(&vm->helper_lag[i], __ATOMIC_RELAXED)));
+	o = take(o, "lag_log2_ns", lags);
 	o = take_u64(o, "sleeps", h->sleeps);
 	o = take_u64(o, "cpu_ns", h->cpu_ns);
 	o = take_u64(o, "stood_down", h->stood_down);

@@ -220,6 +220,7 @@ struct vm {
 	struct helper *helper;		/* NULL: none */
 	struct trace *trace;		/* --trace; NULL: none */
 	struct helper_stats helper_stats;	/* once it has ended */
+	uint64_t helper_lag[HELPER_LAGS];	/* atomic: records that waited 2^i to 2^(i+1) ns for an idle helper */
 	bool gates;			/* transitions between user and kernel inside the VM */
 	struct transition_costs costs;
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
