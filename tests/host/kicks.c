@@ -490,6 +490,7 @@ int main(int argc, char **argv)
 		second++;
 	sound = print_block(&vm, 0, second, trials);
 	sound &= print_block(&vm, second, END, trials);
+	used_probe(&vm, trials);
 	printf("\n%s\n", sound ? "ok: umbra's kicks work on this host" : "FAIL: a kick umbra relies on does not work here");
 	return sound ? 0 : 1;
 }

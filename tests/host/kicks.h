@@ -112,5 +112,8 @@ unsigned int cpu_run_from(struct cpu *cpu, const struct kvm_regs *r);
 /* Touches the listed pages at ring 3 (reads them, or adds 1 to a byte). result[i]: what page i said, or FAULTED. */
 void cpu_touch(struct vm *vm, struct cpu *cpu, const struct list *pages, bool write, uint64_t *result);
 
+/* Is A set in the entries that the guest uses, and in no others? Prints a line. */
+bool used_probe(struct vm *vm, unsigned int trials);
+
 #endif /* !__ASSEMBLER__ */
 #endif
