@@ -259,6 +259,31 @@ static int link_child(struct fault *f, const struct place *at, unsigned level, c
 	return err ? RETRY : MMU_HIDDEN;
 }
 
+/* The other mode's root of this processor: the kernel and its process share what is the user's. */
+static void link_other_root(struct fault *f, const struct want *want, const struct place *child)
+{
+	struct mmu_cpu *cpu = f->cpu;
+	struct mmu *mmu = cpu->mmu;
+	unsigned index = va_index(f->va, MMU_LEVELS);
+	struct shadow_key key;
+	struct want now;
+	uint32_t page;
+
+	if (!cpu->root[!f->mode] || !mmu->cfg.link_ahead)
+		return;
+	page = cpu->root[!f->mode] - 1;
+	key = page_key(&mmu->pages[page]);
+	spin_lock(&mmu->pages[page].lock);
+	if (!(spte_load(mmu, spte_id(page, index)) & MMU_PTE_P)) {
+		entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &now);
+		if (now.kind == WANT_LINK && key_pack(&now.child) == key_pack(&want->child) &&
+		    shadow_in_line(mmu, &now.child, child->page) &&
+		    !entry_apply_link(cpu, page, index, &now, child->page, child->gen))
+			STAT(cpu, links_ahead);
+	}
+	spin_unlock(&mmu->pages[page].lock);
+}
+
 static int descend(struct fault *f)
 {
 	struct mmu_cpu *cpu = f->cpu;
@@ -297,6 +322,8 @@ static int descend(struct fault *f)
 			r = link_child(f, &at, level, &want, &child);
 			if (r != MMU_HIDDEN)
 				return r;
+			if (level == MMU_LEVELS)
+				link_other_root(f, &want, &child);
 		}
 	}
 }

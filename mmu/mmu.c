@@ -302,6 +302,8 @@ int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 	cpu->root_l4[mode] = l4.n;
 	STAT(cpu, loads);
 	sync_all(cpu);
+	if (fresh && cpu->mmu->cfg.link_ahead)
+		link_root(cpu, page);
 	kick_adopt(cpu);
 	*root = (mfn_t){ cpu->mmu->cfg.pool.n + page };
 	return 0;

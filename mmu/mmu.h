@@ -90,6 +90,7 @@ struct mmu_config {
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
+	bool link_ahead;	/* link tables that have a shadow when a root is loaded, and into both modes' roots at one fault */
 	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
 	bool nx;		/* the processor honours NX (else bit 63 is reserved) */
 	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (7x cheaper) */
@@ -344,6 +345,7 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(fills,		"leaf entries installed on demand") \
 	X(fills_large,		"2 MiB leaf entries installed") \
 	X(links,		"table links installed") \
+	X(links_ahead,		"... of those, at a root's load or in the other mode's root, with no fault") \
 	X(prefetched,		"entries installed by --prefetch") \
 	X(eager,		"entries installed by --fill=eager") \
 	X(prebuilt,		"leaf entries installed by mmu_prebuild() and its kin") \

@@ -314,6 +314,29 @@ unsigned mmu_prebuild_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, c
 	return run_tree(&t, root.n, mode);
 }
 
+/* ---- a root that is loaded ------------------------------------------------------------------------------------- */
+
+void link_root(struct mmu_cpu *cpu, uint32_t page)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct spage *p = &mmu->pages[page];
+	struct shadow_key key = page_key(p);	/* a root in use: it lives, and stays what it is */
+	struct place at = { .page = page, .gen = p->gen }, child;
+	enum mmu_prebuilt r;
+	struct want want;
+
+	for (at.index = 0; at.index < MMU_ENTRIES; at.index++) {
+		if (is_hole(key.level, at.index) || (spte_load(mmu, spte_id(page, at.index)) & MMU_PTE_P) ||
+		    !(gpte_load(mmu, key.gfn, at.index) & MMU_PTE_P))
+			continue;
+		spin_lock(&p->lock);
+		r = entry_prebuild(cpu, page, at.index, MMU_SRC_DEMAND, 0, &want);
+		spin_unlock(&p->lock);
+		if (r == MMU_PB_NO_SHADOW && build_link(cpu, &at, &want, 0, &child) == MMU_PB_BUILT)
+			STAT(cpu, links_ahead);
+	}
+}
+
 /* ---- what a space has present ---------------------------------------------------------------------------------- */
 
 struct present_walk {

@@ -120,7 +120,7 @@ struct world *world_create(const struct world_options *opt)
 		.regions = regions, .nr_regions = 3, .nr_gfns = opt->nr_gfns,
 		.pool = { w->pool }, .pool_pages = opt->pool_pages,
 		.fill = opt->fill, .prefetch = opt->prefetch, .prefetch_n = opt->prefetch_n,
-		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad,
+		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad, .link_ahead = opt->link_ahead,
 		.table_kick_min = opt->table_kick_min, .audit = opt->audit,
 		.sample_every = opt->sample_every, .audit_failed = audit_failed, .audit_arg = w,
 	};

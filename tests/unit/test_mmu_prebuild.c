@@ -231,6 +231,34 @@ static void test_prebuild_hostile_tree(void **state)
 	rig_close(&r);
 }
 
+/* A root that is loaded, and the other mode's root at a fault, find what has a shadow already. */
+static void test_link_ahead(void **state)
+{
+	int ahead;
+
+	for (ahead = 0; ahead < 2; ahead++) {
+		struct rig r = rig_open((struct world_options){ .nx = true, .audit = 1, .link_ahead = ahead });
+
+		program_access(r.p, MMU_KERNEL, VA(5), 0);
+		assert_int_equal(shadow_allows(&r, MMU_USER, VA(5), 0), ahead);
+		program_load(r.p, MMU_USER, L4B);
+		assert_int_equal(program_access(r.p, MMU_USER, VA(5), 0), ahead ? MMU_SPURIOUS : MMU_HIDDEN);
+		assert_false(shadow_allows(&r, MMU_USER, VA2(5), 0));		/* not in this guest's root */
+		assert_int_equal(stats_of(&r).links_ahead, ahead ? 2 : 0);
+
+		/* Not where the guest's entry has A clear: a processor would set it. */
+		program_load(r.p, MMU_USER, MODEL_NONE);
+		program_update(r.p, 15, 0, (uint64_t)L3 << 12 | (LINK & ~MMU_PTE_A));
+		program_update(r.p, 15, 1, (uint64_t)L3 << 12 | LINK);
+		program_load(r.p, MMU_USER, 15);
+		assert_false(shadow_allows(&r, MMU_USER, VA(5), 0));
+		assert_int_equal(shadow_allows(&r, MMU_USER, VA2(5), 0), ahead);
+		no_kick_owed(&r);
+		program_check(r.p);
+		rig_close(&r);
+	}
+}
+
 /* ---- was it used? ------------------------------------------------------------------------------------------------- */
 
 /* What the processor does on an access, if it finds A clear. */
@@ -388,6 +416,7 @@ int main(void)
 		cmocka_unit_test(test_prebuild_young),
 		cmocka_unit_test(test_prebuild_tree),
 		cmocka_unit_test(test_prebuild_hostile_tree),
+		cmocka_unit_test(test_link_ahead),
 		cmocka_unit_test(test_samples),
 		cmocka_unit_test(test_sample_share),
 		cmocka_unit_test(test_touched),
