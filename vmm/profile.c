@@ -174,7 +174,7 @@ const char *profile_vmm_name(uint64_t vmm, char *to, size_t size)
 
 int profile_start(struct vm *vm)
 {
-	struct sigaction sa = { .sa_sigaction = on_tick, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = { .sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART };
 
 	if (!vm->config->profile)
 		return 0;

@@ -143,6 +143,7 @@ bool vcpu_park(struct vcpu *v)
 	struct pollfd fd = { .fd = v->wake_fd, .events = POLLIN };
 	uint64_t before = __rdtsc(), count, idle;
 
+	profile_pause(v, true);
 	atomic_store(&v->blocked, true);
 	for (;;) {
 		atomic_store(&v->wake, false);
@@ -152,6 +153,7 @@ bool vcpu_park(struct vcpu *v)
 			(void)!read(v->wake_fd, &count, sizeof count);
 	}
 	atomic_store(&v->blocked, false);
+	profile_pause(v, false);
 	idle = __rdtsc() - before;
 	v->counters.idle_cycles += idle;
 	if (v->exit_tsc)
@@ -208,12 +210,12 @@ void *vcpu_thread(void *arg)
 	sigdelset(&set, SIGFPE);
 	sigdelset(&set, SIGILL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
-	profile_thread_begin(v);
 
 	if (!atomic_load(&v->up) && !(vcpu_park(v) && xen_vcpu_start(v)))
 		return NULL;
 	if (v->id == 0)
 		measure_transitions(v);
+	profile_thread_begin(v);
 	while (!atomic_load(&v->vm->stop)) {
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);
