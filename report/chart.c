@@ -9,6 +9,10 @@
 #define BAR_HEIGHT	20
 #define LABEL_BASE	18	/* of the label's text, from the bar's top edge */
 #define AXIS_HEIGHT	24
+#define LINE_ROOM	310	/* px of a line of text on a narrow page, and of characters in it */
+#define LABEL_CHAR	8
+#define NOTE_CHAR	7
+#define LABEL_LEAST	6	/* characters of it that are always shown */
 #define DIGIT_ROOM	2.5	/* per cent of the width that a digit needs inside its segment, on a narrow page */
 
 const struct series chart_classes[MODEL_CLASSES] = {
@@ -60,11 +64,40 @@ static void begin_svg(struct text *t, const char *title, int height)
 	text_put(t, "\">\n");
 }
 
-/* The label at the left, the note at the right end of the line above a bar. */
+/* Characters that a note of ours shows: an entity is one. */
+static int shown_length(const char *s)
+{
+	int n = 0;
+
+	for (; *s; s++) {
+		if (*s == '&')
+			s += strcspn(s, ";");
+		n += (*s & 0xc0) != 0x80;
+	}
+	return n;
+}
+
+/* The label at the left, the note at the right end of the line above a bar. A label that would run into the note on a
+ * narrow page is cut off; pointing at it shows all. */
 static void put_label(struct text *t, int y, const char *label, const char *note)
 {
+	int left = (LINE_ROOM - shown_length(note) * NOTE_CHAR) / LABEL_CHAR;
+	size_t room = left > LABEL_LEAST ? left : LABEL_LEAST, n = strlen(label);
+	char cut[sizeof ((struct bar *)0)->label];
+
 	text_put(t, "<text class=\"label\" x=\"0\" y=\"%d\">", y + LABEL_BASE);
-	text_escaped(t, label);
+	if (n > room) {
+		for (n = room < sizeof cut ? room : sizeof cut - 1; n && (label[n] & 0xc0) == 0x80; n--)
+			;
+		snprintf(cut, sizeof cut, "%.*s", (int)n, label);
+		text_put(t, "<title>");
+		text_escaped(t, label);
+		text_put(t, "</title>");
+		text_escaped(t, cut);
+		text_put(t, "&#8230;");
+	} else {
+		text_escaped(t, label);
+	}
 	text_put(t, "</text><text class=\"note\" x=\"100%%\" y=\"%d\" text-anchor=\"end\">%s</text>\n", y + LABEL_BASE, note);
 }
 

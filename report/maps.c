@@ -166,20 +166,20 @@ static unsigned level_of(uint64_t faults, double bucket_ns, double max_rate)
 	return level < 1 ? 1 : level > HEAT_LEVELS ? HEAT_LEVELS : lrint(level);
 }
 
-/* All cells of one level in regions first..last-1, as runs of equal ones. Units: a bucket by a region. */
-static void put_level(struct text *t, const struct model_map *map, unsigned first, unsigned last, unsigned level,
-		      double max_rate)
+/* All cells of one level, as runs of equal ones. Units: a bucket by a region. */
+static void put_level(struct text *t, const unsigned char (*levels)[MODEL_BUCKETS], unsigned regions, unsigned buckets,
+		      unsigned level)
 {
 	bool any = false;
 
-	for (unsigned r = first; r < last; r++)
-		for (unsigned b = 0, end; b < map->buckets; b = end) {
+	for (unsigned r = 0; r < regions; r++)
+		for (unsigned b = 0, end; b < buckets; b = end) {
 			end = b + 1;
-			if (level_of(cell_sum(map, r, b), map->bucket_ns, max_rate) != level)
+			if (levels[r][b] != level)
 				continue;
-			while (end < map->buckets && level_of(cell_sum(map, r, end), map->bucket_ns, max_rate) == level)
+			while (end < buckets && levels[r][end] == level)
 				end++;
-			text_put(t, "%sM%u %uh%uv1h-%uz", any ? "" : "<path class=\"h\" d=\"", b, r - first, end - b, end - b);
+			text_put(t, "%sM%u %uh%uv1h-%uz", any ? "" : "<path d=\"", b, r, end - b, end - b);
 			any = true;
 		}
 	if (any)
@@ -204,17 +204,26 @@ static void put_hints(struct text *t, const struct model_map *map, unsigned firs
 /* The regions of one area, under its name. */
 static void put_area_map(struct text *t, const struct model_map *map, unsigned first, unsigned last, double ns, double max_rate)
 {
+	unsigned char (*levels)[MODEL_BUCKETS] = calloc(last - first, sizeof *levels);
 	double width = ns / map->bucket_ns;
 
+	if (!levels) {
+		t->failed = true;
+		return;
+	}
+	for (unsigned r = first; r < last; r++)
+		for (unsigned b = 0; b < map->buckets; b++)
+			levels[r - first][b] = level_of(cell_sum(map, r, b), map->bucket_ns, max_rate);
 	text_put(t, "<p class=\"area\">%s <span class=\"note\">from %#" PRIx64 "</span></p>\n",
 		 areas[area_of(map->first[first])].name, map->first[first]);
 	text_put(t, "<svg role=\"img\" class=\"heat\" width=\"100%%\" height=\"%u\" viewBox=\"0 0 %.3f %u\" "
 		 "preserveAspectRatio=\"none\" aria-label=\"faults over addresses and time\">\n", (last - first) * ROW_HEIGHT, width,
 		 last - first);
 	for (unsigned level = 1; level <= HEAT_LEVELS; level++)
-		put_level(t, map, first, last, level, max_rate);
+		put_level(t, levels, last - first, map->buckets, level);
 	put_hints(t, map, first, last, width);
 	text_put(t, "</svg>\n");
+	free(levels);
 }
 
 static double two_digits(double v)
