@@ -144,6 +144,9 @@ unsigned metric_values(const struct bench *b, unsigned mode, const char *case_na
 		       unsigned max);
 struct spread metric_spread(const struct bench *b, unsigned mode, const char *case_name, const struct metric *metric);
 
+/* Rounds that were begun: fewer than asked for when all was stopped. */
+unsigned rounds_begun(const struct bench *b);
+
 /* The names of all cases that good samples have, each once. Returns how many; at most BENCH_CASES. */
 unsigned case_names(const struct bench *b, const char *names[static BENCH_CASES]);
 

@@ -287,13 +287,14 @@ static void print_populated(const struct bench *b)
 static void print_legend(const struct bench *b)
 {
 	const char *first = b->modes.at[first_mode(b)].name;
+	unsigned rounds = rounds_begun(b);
 
 	printf("\nBehind a median: its ratio to %s's; * if the difference is real: p < %.2f in a Mann-Whitney U test, corrected\n"
 	       "for the number of modes. 'least' and 'most' are of all %u round%s. Rows of nothing but zeros are left out.\n", first,
-	       REAL, b->repetitions, b->repetitions == 1 ? "" : "s");
-	if (rank_least(b->repetitions, b->repetitions) * (b->modes.n - 1) >= REAL)
-		printf("%u round%s too few for any difference to pass that test: take more with -n.\n", b->repetitions,
-		       b->repetitions == 1 ? " is" : "s are");
+	       REAL, rounds, rounds == 1 ? "" : "s");
+	if (rank_least(rounds, rounds) * (b->modes.n - 1) >= REAL)
+		printf("%u round%s too few for any difference to pass that test: take more with -n.\n", rounds,
+		       rounds == 1 ? " is" : "s are");
 }
 
 void compare_print(const struct bench *b)

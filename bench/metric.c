@@ -128,6 +128,11 @@ struct spread metric_spread(const struct bench *b, unsigned mode, const char *ca
 	return spread_of(values, metric_values(b, mode, case_name, metric, values, ROUNDS_MAX));
 }
 
+unsigned rounds_begun(const struct bench *b)
+{
+	return b->nr_samples ? b->samples[b->nr_samples - 1].repetition + 1 : 0;
+}
+
 unsigned case_names(const struct bench *b, const char *names[static BENCH_CASES])
 {
 	unsigned n = 0, k;

@@ -123,14 +123,10 @@ static void print_pool(const struct bench *b)
 void head_print(const struct bench *b)
 {
 	const json_t *host = NULL, *report = NULL;
-	unsigned rounds = 0;
+	unsigned rounds = rounds_begun(b);
 
-	for (unsigned i = 0; i < b->nr_samples; i++) {
-		if (!report)
-			report = b->samples[i].report;
-		if (b->samples[i].repetition >= rounds)
-			rounds = b->samples[i].repetition + 1;
-	}
+	for (unsigned i = 0; i < b->nr_samples && !report; i++)
+		report = b->samples[i].report;
 	printf("%s%s%s: %s; medians of %u round%s%s\n", b->job->name, b->job->word ? "=" : "", b->job->word ? b->job->word : "",
 	       b->job->what, rounds, rounds == 1 ? "" : "s", *b->stop ? ", stopped in the last" : "");
 	if (report) {

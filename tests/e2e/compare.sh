@@ -68,6 +68,17 @@ compare -i "$initrd" -p umbra.run=forks=3 "${fast[@]}" --modes lazy,helper -n 1
 check "an initrd: exit 0, the whole run is counted" "exit status $status, or not" \
 	bash -c "[ $status = 0 ] && grep -qE '^per run  +lazy +helper$' '$tmp/out' && grep -qE '^  PT-write  +[1-9]' '$tmp/out'"
 
+# ^C: what was measured so far is shown, nothing is left behind
+timeout -s INT 60 env --default-signal=INT "$UMBRA" compare --run 'sleep 0.1' "${fast[@]}" --modes lazy -n 60 >"$tmp/out" 2>"$tmp/err" \
+	</dev/null &
+pid=$!
+wait_until 30 grep -q '1/60 lazy' "$tmp/err"
+kill -INT $(pgrep -P $pid) 2>/dev/null
+status=0
+wait $pid || status=$?
+check "^C: exit 130, a table of the rounds so far, no image left" "exit status $status, $(ls "$TMPDIR")" \
+	bash -c "[ $status = 130 ] && grep -qE 'medians of [1-9] round' '$tmp/out' && [ -z \"\$(ls '$TMPDIR')\" ]"
+
 compare micro "${fast[@]}" --modes lazy -n 1 --json -
 check "a built-in workload with many cases, JSON to stdout" "not so" python3 -c '
 import json, sys
