@@ -26,7 +26,10 @@
 #define PTE_P	1ull
 #define PTE_W	2ull
 #define PTE_U	4ull
+#define PTE_A	0x20ull
+#define PTE_D	0x40ull
 #define PTE_PS	0x80ull
+#define PTE_NX	(1ull << 63)
 #define PF_P	1u
 #define PF_W	2u
 #define PF_U	4u
@@ -61,6 +64,15 @@ INLINE uint64_t *at(uint64_t pa)
 	return (uint64_t *)(RAM_MAP_VA + pa);
 }
 
+/* Whether a translation that `old` allowed is not, or not so, allowed by `new`: then a flush has work to do. Cleared A and D
+ * count, for the processor is to set them again (SDM vol. 3A, 4.8). */
+INLINE bool weaker(uint64_t old, uint64_t new)
+{
+	const uint64_t rights = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D;
+
+	return (old & PTE_P) && ((old & ~new & rights) || (~old & new & PTE_NX) || ((old ^ new) & ~(rights | PTE_NX)));
+}
+
 /* The store the guest asked for. A/D that the processor (the VMM, for us) sets meanwhile must survive PRESERVE_AD. */
 INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 {
@@ -69,7 +81,7 @@ INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 	do
 		new = preserve_ad ? gpte | (old & 0x60) : gpte;
 	while (!__atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	if (old & PTE_P)
+	if (weaker(old, new))
 		D->removed = 1;
 	log_entry((pa & ~0xfffull) | (pa & 0xff8) | SHIM_UPDATE);
 }
@@ -150,9 +162,9 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 			continue;
 		/* What other vCPUs' lines about the table lead to as well, so first. */
 		PINS[gfn] = cmd == MMUEXT_UNPIN_TABLE ? 0 : cmd - MMUEXT_PIN_L1_TABLE + 1;
+		/* An unpin gives a later flush nothing to do: until the VMM reads the ring the frame stays write-protected,
+		 * so the guest cannot change the table without an exit, and that drops the shadows. */
 		log_entry(gfn << 12 | (cmd == MMUEXT_UNPIN_TABLE ? SHIM_UNPIN : SHIM_PIN1 + (cmd - MMUEXT_PIN_L1_TABLE)));
-		if (cmd == MMUEXT_UNPIN_TABLE)
-			D->removed = 1;		/* shadows will be dropped */
 	}
 	if (done)
 		*done = count;
