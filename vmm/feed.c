@@ -174,6 +174,9 @@ static unsigned read_shim(struct feed *f, uint32_t upto, struct helper_event *ou
 	uint32_t waiting = upto - f->shim_cursor;
 	unsigned n = 0;
 
+	/* A record told already of lines behind the head that was read before it; or the guest set the head back. */
+	if ((int32_t)waiting < 0)
+		return 0;
 	if (waiting > SHIM_RING) {
 		*lost += waiting - SHIM_RING;
 		f->shim_cursor = upto - SHIM_RING;
