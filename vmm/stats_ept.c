@@ -29,6 +29,10 @@ json_t *stats_ept_json(const struct vm *vm, const struct mmu_stats *m, const str
 	ept_count(vm, m, k, &e);
 	json_object_set_new(o, "kind", json_string(ept_kind_name(e.kind)));
 	json_object_set_new(o, "violations", count_or_null(e.violations));
+	if (e.kind == EPT_MEASURED) {	/* what the violations were for: the host decides on the size of pages */
+		json_object_set_new(o, "pages_4k", count_or_null(k->pages_4k));
+		json_object_set_new(o, "pages_2m", count_or_null(k->pages_2m));
+	}
 	if (e.kind == EPT_MODELLED) {
 		json_object_set_new(o, "page_table_frames", json_integer(e.tables));
 		json_object_set_new(o, "violations_2m", json_integer(e.violations_2m));

@@ -229,6 +229,10 @@ static void print_ept(struct table *t)
 	print_line(t, name, number_text(all.member, all_text), "", number_text(part.member, part_text), text)
 	print_head(t, "EPT violations", "");
 	LINE(ept_kind_name(all.kind), violations, what[all.kind]);
+	if (all.kind == EPT_MEASURED && t->all.k.pages_4k >= 0 && t->all.k.pages_2m >= 0) {
+		fprintf(t->to, "  by now KVM maps %s pages of 4 KiB", number_text(t->all.k.pages_4k, all_text));
+		fprintf(t->to, " and %s of 2 MiB (--host-pages)\n", number_text(t->all.k.pages_2m, all_text));
+	}
 	if (all.kind == EPT_MODELLED) {
 		LINE("  page tables", tables, "of them");
 		LINE("  2 MiB entries", violations_2m, "if the second level had these");

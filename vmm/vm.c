@@ -306,6 +306,9 @@ static void adapt_to_nested(struct vmm_config *c)
 {
 	c->shim &= ~(SHIM_DOES(mmu) | SHIM_DOES(mmuext));
 	c->helper = VMM_HELPER_OFF;
+	if (!c->quiet)
+		fprintf(stderr, "umbra: nested mode: what changes page tables exits, to be checked; --fill, --prefetch, --large and "
+			"--helper mean nothing here\n");
 	if (!c->shadow_pages)
 		c->shadow_pages = MMU_POOL_MIN;
 }
