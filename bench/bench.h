@@ -85,6 +85,7 @@ struct sample {
 	unsigned mode, repetition;
 	bool ok;
 	char why[256];			/* when !ok */
+	char *output;			/* when !ok: the end of what the run printed; owned, may be NULL */
 	double wall_s;			/* of the whole run */
 	char digest[20];		/* what the workload made of its results; "-": it checks none */
 	unsigned nr_cases;
@@ -185,6 +186,8 @@ void request_release(struct request *q);
 
 /* To stdout: what was run and where. */
 void head_print(const struct bench *b);
+/* To stdout: a case's times beside those of the peers, its faults beside EPT violations. */
+void peers_print(const struct bench *b, const char *case_name);
 /* To stdout: a table per case with a row per mode. */
 void table_print(const struct bench *b);
 

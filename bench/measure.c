@@ -7,6 +7,8 @@
 
 #include "bench/bench.h"
 
+#define OUTPUT_LINES	120u		/* of a run that failed */
+
 /* Seconds that the runs still to come will take, from those of the same mode so far, or of any. NaN: none was. */
 static double time_left(const struct bench *b)
 {
@@ -41,6 +43,23 @@ static unsigned runs_in_all(const struct bench *b)
 	return n;
 }
 
+/* Why a run failed is often told well before its end: an oops, then umbra's dump. */
+static void print_output(const char *text)
+{
+	const char *from = text + strlen(text);
+	unsigned lines = 0;
+
+	while (from > text && (from[-1] != '\n' || lines++ < OUTPUT_LINES))
+		from--;
+	while (*from) {
+		size_t n = strcspn(from, "\n");
+
+		if (n)
+			fprintf(stderr, "  | %.*s\n", (int)n, from);
+		from += n + (from[n] == '\n');
+	}
+}
+
 static void progress(const struct bench *b, const struct sample *s)
 {
 	unsigned total = runs_in_all(b);
@@ -64,6 +83,8 @@ static void progress(const struct bench *b, const struct sample *s)
 			fprintf(stderr, ", about %.0f min left", left / 60);
 	}
 	fputc('\n', stderr);
+	if (s->output)
+		print_output(s->output);
 }
 
 /* Modes change counts, never results: a digest that differs from that of the first good sample is a failure. */

@@ -30,4 +30,10 @@ bench-compile:                  ## 5 C files through cc1 -O2 and as, the same wa
 	$(Q)scripts/deps build run test bench
 	$(Q)$(MAKE) -s all kernel $(COMPILE_IMAGE)
 	$(Q)$(call bench_run,compile -n 3)
-.PHONY: bench-mmu bench bench-compile
+
+bench-kbuild:                   ## a Linux kernel build, the same way; SIZE=small, tiny or defconfig, N=rounds (hours)
+	$(Q)scripts/deps build run test kbuild
+	$(Q)$(MAKE) -s all initrd kernel
+	$(Q)scripts/guest-image $(if $(filter defconfig,$(SIZE)),--full)
+	$(Q)$(call bench_run,kbuild=$(or $(SIZE),small) -n 3)
+.PHONY: bench-mmu bench bench-compile bench-kbuild

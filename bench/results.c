@@ -37,6 +37,7 @@ static json_t *sample_json(const struct bench *b, const struct sample *s)
 		if (s->counted[i]) {
 			json_object_set(o, "counters", json_object_get(s->counted[i], "counters"));
 			json_object_set(o, "mmu", json_object_get(s->counted[i], "mmu"));
+			json_object_set(o, "ept", json_object_get(s->counted[i], "ept"));
 		}
 		json_array_append_new(cases, o);
 	}

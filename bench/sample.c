@@ -22,6 +22,7 @@
 #define QEMU		"qemu-system-x86_64"
 #define MARK_END	2		/* tests/workload/mark.h */
 #define MARK_BOOT	3
+#define OUTPUT_KEPT	16384u		/* bytes: an oops and umbra's dump */
 #define MARK_COMMAND_BEGIN 4
 #define MARK_COMMAND_END 5
 
@@ -185,6 +186,8 @@ struct console {
 	char line[512];
 	size_t len;
 	char last[200];		/* line that is not empty: why a run failed */
+	char *output;		/* a ring of OUTPUT_KEPT bytes, or NULL: no memory for it */
+	size_t printed;		/* bytes so far */
 };
 
 static void fail(struct sample *s, const char *why)
@@ -245,11 +248,27 @@ static void console_line(struct console *c)
 static void console_bytes(struct console *c, const char *p, size_t n)
 {
 	for (; n--; p++) {
+		if (c->output && *p != '\r' && *p)
+			c->output[c->printed++ % OUTPUT_KEPT] = *p;
 		if (*p == '\n')
 			console_line(c);
 		else if (*p != '\r' && c->len < sizeof c->line - 1)
 			c->line[c->len++] = *p;
 	}
+}
+
+/* What the ring holds, in order; NULL: no memory. */
+static char *console_end(const struct console *c)
+{
+	size_t n = c->printed < OUTPUT_KEPT ? c->printed : OUTPUT_KEPT, from = c->printed - n;
+	char *text = c->output ? malloc(n + 1) : NULL;
+
+	if (!text)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		text[i] = c->output[(from + i) % OUTPUT_KEPT];
+	text[n] = 0;
+	return text;
 }
 
 /* Reads until the end of the output, or kills what is still running after the job's time. */
@@ -376,6 +395,7 @@ static int run(const struct bench *b, struct command *c, struct sample *s, int *
 		return fd == -ENOENT || fd == -EACCES ? -EOPNOTSUPP : fd;
 	}
 	console.pid = pid;
+	console.output = malloc(OUTPUT_KEPT);
 	console_read(&console, fd, pid);
 	close(fd);
 	while (waitpid(pid, status, 0) < 0 && errno == EINTR)
@@ -389,6 +409,9 @@ static int run(const struct bench *b, struct command *c, struct sample *s, int *
 	else if (!console.verdict || !s->nr_cases)
 		fail(s, "it ended without a measurement");
 	s->ok = !*s->why;
+	if (!s->ok)
+		s->output = console_end(&console);
+	free(console.output);
 	return 0;
 }
 
@@ -461,4 +484,5 @@ void sample_release(struct sample *s)
 	for (unsigned i = 0; i < s->nr_cases; i++)
 		json_decref(s->counted[i]);
 	json_decref(s->report);
+	free(s->output);
 }

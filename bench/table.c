@@ -148,8 +148,11 @@ void table_print(const struct bench *b)
 	unsigned n = case_names(b, names);
 
 	head_print(b);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		print_case(b, names[i]);
+		if (b->job->begins)
+			peers_print(b, names[i]);
+	}
 	print_pool(b);
 	printf("\nexits: %s; #PF, hcall, syscall, other: %s, hypercalls, system calls of guest user code, all else\n",
 	       columns[0].what, columns[1].what);
