@@ -442,8 +442,20 @@ static void add(uint64_t *to, const uint64_t *from, size_t bytes)
 		to[i] += __atomic_load_n(from + i, __ATOMIC_RELAXED);
 }
 
+/* A thread that runs notes its own seldom. */
+static uint64_t cpu_time(const struct worker *w)
+{
+	clockid_t clock;
+
+	if (!w->started || pthread_getcpuclockid(w->thread, &clock))
+		return __atomic_load_n(&w->stats.cpu_ns, __ATOMIC_RELAXED);
+	return clock_ns(clock);
+}
+
 void helper_stats(struct helper *h, struct helper_stats *out)
 {
+	uint64_t cpu_ns = 0;
+
 	memset(out, 0, sizeof *out);
 	for (unsigned k = 0; k < h->nr_heuristics; k++)
 		env_use(&h->workers[0], MMU_SRC_FIRST_HEURISTIC + k, &out->use[k]);
@@ -457,5 +469,7 @@ void helper_stats(struct helper *h, struct helper_stats *out)
 			engine_stats(w->engine, k, &s);
 			add((uint64_t *)&out->heuristics[k], (const uint64_t *)&s, sizeof s);
 		}
+		cpu_ns += cpu_time(w);
 	}
+	out->cpu_ns = cpu_ns;
 }
