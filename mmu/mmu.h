@@ -237,7 +237,8 @@ enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index,
 
 /*
  * The same for every entry that the walks of first_va .. last_va (inclusive) in the space of `root` and `mode` meet, from
- * the root down. Without MMU_PB_TABLES it keeps to shadows that exist, the root's included. Ends after `budget` leaves,
+ * the root down. Without MMU_PB_TABLES it keeps to shadows that exist, the root's included; with it, a root that is pinned as
+ * one gets a shadow, and so do tables that are not pinned or shadowed at another level. Ends after `budget` leaves,
  * where the pool runs dry, or after a number of tables that a tree of so many leaves cannot need. Returns the leaves built.
  */
 unsigned mmu_prebuild_tree(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,

@@ -117,6 +117,19 @@ static bool protect_quietly(struct mmu_cpu *cpu, uint64_t gfn, unsigned level)
 	return ok;
 }
 
+/*
+ * Who prebuilds may look at what was a table a moment ago. A shadow that nobody asked for must not take the guest's right to
+ * write a frame: a root has to be pinned as one, and no other table may be known at another level.
+ */
+static bool may_become(const struct gframe *f, unsigned level)
+{
+	if (f->pin && f->pin != level)
+		return false;
+	if (level == MMU_LEVELS)
+		return f->pin;
+	return level == 1 ? !f->nr_upper : !f->nr_leaf;
+}
+
 int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool make, uint32_t *page, uint32_t *gen,
 		     bool *fresh)
 {
@@ -133,6 +146,10 @@ int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool mak
 	found = shadow_find(mmu, key);
 	if (!found) {
 		err = make ? -ENOSPC : -ENOENT;
+		if (make && !may_become(&mmu->frames[key->gfn], key->level)) {
+			err = -EBUSY;
+			goto out;
+		}
 		if (!make || !(found = pool_take(mmu, 2 * mmu->reserve)))
 			goto out;
 		err = -EBUSY;

@@ -194,6 +194,8 @@ static void test_prebuild_tree(void **state)
 	assert_int_equal(set.bits[0], 0x2a8);
 
 	assert_int_equal(mmu_prebuild_set(cpu, (gfn_t){ L4B }, MMU_USER, &set, 4, MMU_PB_YOUNG), 0);	/* no tables */
+	assert_int_equal(mmu_prebuild_set(cpu, (gfn_t){ L4B }, MMU_USER, &set, 4, MMU_PB_TABLES | MMU_PB_YOUNG), 0);	/* no root */
+	program_pin(r.p, L4B, 4);
 	assert_int_equal(mmu_prebuild_set(cpu, (gfn_t){ L4B }, MMU_USER, &set, 4, MMU_PB_TABLES), 0);	/* none accessed */
 	assert_int_equal(mmu_prebuild_set(cpu, (gfn_t){ L4B }, MMU_USER, &set, 4, MMU_PB_TABLES | MMU_PB_YOUNG), 4);
 	assert_int_equal(mmu_prebuild_set(cpu, (gfn_t){ L4B }, MMU_USER, &set, 4, MMU_PB_TABLES | MMU_PB_YOUNG), 0);
@@ -216,7 +218,7 @@ static void test_prebuild_tree(void **state)
 	rig_close(&r);
 }
 
-/* Every table links itself 512 times: 2^36 ways through it. */
+/* A table links itself 512 times: 2^27 ways through it. What is a table of one level is not made one of level 1 unasked. */
 static void test_prebuild_hostile_tree(void **state)
 {
 	struct rig r = rig_open_plain();
@@ -224,10 +226,13 @@ static void test_prebuild_hostile_tree(void **state)
 
 	for (i = 0; i < 512; i++)
 		program_update(r.p, 30, i, 30ull << 12 | LINK);
-	assert_true(mmu_prebuild_tree(r.cpu->cpu, (gfn_t){ 30 }, MMU_KERNEL, (gva_t){ 0 }, (gva_t){ ~0ull }, 3,
+	program_update(r.p, 31, 0, 30ull << 12 | LINK);
+	program_pin(r.p, 31, 4);
+	assert_true(mmu_prebuild_tree(r.cpu->cpu, (gfn_t){ 31 }, MMU_KERNEL, (gva_t){ 0 }, (gva_t){ ~0ull }, 3,
 				      MMU_PB_TABLES | MMU_PB_YOUNG, ~0u / 2) <= 4 * 512);
-	assert_int_equal(usage_of(&r).pool_used, 2 + 4);	/* one per level */
-	r.p->m->ever[30] = 0x1e;
+	assert_int_equal(usage_of(&r).pool_used, 2 + 3);	/* one per level */
+	r.p->m->ever[30] = 0x0c;
+	r.p->m->ever[31] = 0x10;
 	rig_close(&r);
 }
 
