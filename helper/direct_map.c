@@ -52,7 +52,7 @@ static void on_fault(struct heuristic_ctx *c, const struct helper_event *e)
 	if (filled_lately(c->state, e->table.n, first))
 		return;
 	for (unsigned i = first; i <= last && i < MMU_ENTRIES; i++)
-		if (i != e->index && !heuristic_build(c, e->table, i, MMU_PB_YOUNG))
+		if (i != e->index && !heuristic_build(c, e->table, i, 0))
 			return;
 }
 

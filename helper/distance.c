@@ -72,7 +72,7 @@ static void on_fault(struct heuristic_ctx *c, const struct helper_event *e)
 		unsigned index;
 
 		if (space_find(c, e->root, (gva_t){ (page + r->next[i]) << MMU_PAGE_SHIFT }, &table, &index) &&
-		    !heuristic_build(c, table, index, MMU_PB_YOUNG))
+		    !heuristic_build(c, table, index, 0))
 			return;
 	}
 }

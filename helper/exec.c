@@ -18,7 +18,7 @@ static bool nothing(struct heuristic_ctx *c, gfn_t table, gfn_t twin, gva_t base
 
 static void build_stack(struct heuristic_ctx *c, gfn_t root)
 {
-	heuristic_tree(c, root, MMU_USER, (gva_t){ 0 }, (gva_t){ SPACE_USER_END }, MMU_PB_TABLES | MMU_PB_YOUNG, 64);
+	heuristic_tree(c, root, MMU_USER, (gva_t){ 0 }, (gva_t){ SPACE_USER_END }, MMU_PB_TABLES, 64);
 }
 
 static void on_pin(struct heuristic_ctx *c, const struct helper_event *e)

@@ -43,7 +43,11 @@ struct heuristic {
 	void (*on_used)(struct heuristic_ctx *c, const struct helper_event *e);
 };
 
-/* Asks for one entry now; counts what came of it. `flags`: MMU_PB_*. False: its budget is used up, nothing was done. */
+/*
+ * Asks for one entry now; counts what came of it. `flags`: MMU_PB_*. False: its budget is used up, nothing was done.
+ * MMU_PB_YOUNG sets A bits that the guest can see, as a processor that speculates may. A guest kernel ages pages by them: it
+ * is for where that does not matter, as in a child just forked.
+ */
 bool heuristic_build(struct heuristic_ctx *c, gfn_t table, unsigned index, unsigned flags);
 /*
  * Asks for what the guest's tables below `root` map in [first, last], leaves and the tables to them, at most `entries`

@@ -48,7 +48,7 @@ static bool guess(struct heuristic_ctx *c, const struct page *p)
 	unsigned index;
 
 	return !p->root || !space_find(c, (gfn_t){ p->root }, (gva_t){ p->page << MMU_PAGE_SHIFT }, &table, &index) ||
-	       heuristic_build(c, table, index, MMU_PB_YOUNG);
+	       heuristic_build(c, table, index, 0);
 }
 
 static void on_fault(struct heuristic_ctx *c, const struct helper_event *e)

@@ -54,7 +54,7 @@ static bool visit_below(struct visit *v, gfn_t table, gfn_t like, unsigned level
 			return true;
 		if (!is_link(gpte))
 			continue;
-		if (!heuristic_build(v->c, table, i, MMU_PB_TABLES | MMU_PB_YOUNG))
+		if (!heuristic_build(v->c, table, i, MMU_PB_TABLES))
 			return false;
 		if (level == 2) {
 			if (!v->left || !v->visit(v->c, space_frame(gpte), twin_of(v, like, i), (gva_t){ va }, v->arg))

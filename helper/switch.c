@@ -28,7 +28,7 @@ static void build_kernel_half(struct heuristic_ctx *c, gfn_t root)
 	const struct state *s = c->state;
 
 	for (unsigned i = SPACE_KERNEL_SLOT; i < MMU_ENTRIES; i++)
-		if ((s->slots[i / 64] >> i % 64 & 1) && !heuristic_build(c, root, i, MMU_PB_TABLES | MMU_PB_YOUNG))
+		if ((s->slots[i / 64] >> i % 64 & 1) && !heuristic_build(c, root, i, MMU_PB_TABLES))
 			return;
 }
 
@@ -39,7 +39,7 @@ static void build_lower_half(struct heuristic_ctx *c, gfn_t root)
 
 	for (unsigned i = 0; i < MMU_ENTRIES / 2; i++)
 		if (heuristic_read(c, root, i, &gpte) && (gpte & MMU_PTE_P) &&
-		    !heuristic_build(c, root, i, MMU_PB_TABLES | MMU_PB_YOUNG))
+		    !heuristic_build(c, root, i, MMU_PB_TABLES))
 			return;
 }
 

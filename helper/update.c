@@ -16,7 +16,7 @@ const struct heuristic heuristic_update = {
 	.what = "the entry the guest just wrote",
 	.params = {
 		[TABLES] = { "tables", "make the table that a written link leads to", 1, 0, 1 },
-		[YOUNG] = { "young", "entries that were never accessed, too", 1, 0, 1 },
+		[YOUNG] = { "young", "entries that were never accessed, too", 0, 0, 1 },
 	},
 	.on_update = on_update,
 };

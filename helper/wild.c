@@ -6,7 +6,7 @@
 
 #define TABLES	32u
 
-enum { PER, SEED };
+enum { PER, SEED, YOUNG };
 
 struct state {
 	uint64_t random;
@@ -32,6 +32,7 @@ static int init(struct heuristic_ctx *c)
 static void on_any(struct heuristic_ctx *c, const struct helper_event *e)
 {
 	struct state *s = c->state;
+	uint64_t flags = MMU_PB_TABLES | MMU_PB_SAMPLE | (c->value[YOUNG] ? MMU_PB_YOUNG : 0);
 
 	s->tables[next(s) % TABLES] = e->table;
 	for (unsigned i = 0; i < c->value[PER]; i++) {
@@ -40,9 +41,9 @@ static void on_any(struct heuristic_ctx *c, const struct helper_event *e)
 
 		if (r >> 8 & 1)
 			table.n = r >> 9 & 0x1ffff;
-		heuristic_build(c, table, r >> 32 & 511, r >> 41 & 7);
+		heuristic_build(c, table, r >> 32 & 511, r >> 41 & flags);
 		if (!(r >> 44 & 63))
-			heuristic_tree(c, table, r >> 50 & 1, (gva_t){ next(s) & SPACE_USER_END }, (gva_t){ ~0ull }, r >> 51 & 7,
+			heuristic_tree(c, table, r >> 50 & 1, (gva_t){ next(s) & SPACE_USER_END }, (gva_t){ ~0ull }, r >> 51 & flags,
 				       r >> 54 & 63);
 	}
 }
@@ -53,6 +54,7 @@ const struct heuristic heuristic_wild = {
 	.params = {
 		[PER] = { "per", "so many per event", 2, 1, 64 },
 		[SEED] = { "seed", "of the random numbers", 1, 0, ~0ull >> 2 },
+		[YOUNG] = { "young", "entries that were never accessed, too: sets their A bits", 0, 0, 1 },
 	},
 	.state_size = sizeof(struct state),
 	.init = init,

@@ -18,7 +18,7 @@ static void around(struct heuristic_ctx *c, const struct helper_event *e)
 	first = first > c->value[BACK] ? first - c->value[BACK] : 0;
 	last += c->value[AHEAD];
 	for (unsigned i = first; i <= last && i < MMU_ENTRIES; i++)
-		if (i != index && !heuristic_build(c, e->table, i, MMU_PB_YOUNG))
+		if (i != index && !heuristic_build(c, e->table, i, 0))
 			return;
 }
 

@@ -170,7 +170,7 @@ static void update_asks_for_what_is_present(void **state)
 	assert_int_equal(stats(w, 0).built, 2);
 	assert_int_equal(stats(w, 0).issued, 2);
 	assert_int_equal(w->log[0].source, MMU_SRC_FIRST_HEURISTIC);
-	assert_int_equal(w->log[0].flags, MMU_PB_TABLES | MMU_PB_YOUNG);
+	assert_int_equal(w->log[0].flags, MMU_PB_TABLES);
 	engine_event(w->engine, &(struct helper_event){ .kind = HELPER_UPDATE, .table = { 4 }, .index = 512 });
 	assert_int_equal(stats(w, 0).issued, 2);
 	end(w);
