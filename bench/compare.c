@@ -79,6 +79,9 @@ static const struct metric metrics[] = {
 	{ .group = "helper", .id = "helper_lost", .head = "events lost", .per_run = true, .terms = { "+helper.lost" } },
 };
 
+/* Of umbra, the guest in it and its threads; where the workload says when it begins. */
+static const struct metric cpu_time = { .id = "cpu_time", .head = "processor time", .group = "processor time", .cpu = true };
+
 #define NR_METRICS	(sizeof metrics / sizeof *metrics)
 
 /* One metric of one case over all modes. */
@@ -242,12 +245,13 @@ static void print_metrics(const struct bench *b, const char *name, bool per_run)
 	}
 }
 
-static void print_time(const struct bench *b, const char *name)
+/* metric: NULL or &cpu_time. */
+static void print_time(const struct bench *b, const char *name, const struct metric *metric)
 {
 	struct line l = { NULL };
 
-	if (line_make(&l, b, name, NULL)) {
-		puts("time");
+	if (line_make(&l, b, name, metric) && !line_empty(&l, b)) {
+		puts(metric ? metric->group : "time");
 		print_row(b, "  median", &l, time_cell);
 		print_row(b, "  least", &l, min_cell);
 		print_row(b, "  most", &l, max_cell);
@@ -309,7 +313,8 @@ void compare_print(const struct bench *b)
 		snprintf(title, sizeof title, "per %s", n > 1 ? names[i] : b->job->unit);
 		print_names(b, title);
 		print_metrics(b, names[i], false);
-		print_time(b, names[i]);
+		print_time(b, names[i], NULL);
+		print_time(b, names[i], &cpu_time);
 	}
 	if (n && any_per_run(b, names[0])) {
 		print_names(b, "whole run");
@@ -341,7 +346,8 @@ static json_t *line_json(const struct bench *b, const char *name, const struct m
 							       "max", real_or_null(l.of[m].max), "samples", (int)l.of[m].n,
 							       "ratio", real_or_null(l.ratio[m]), "p", real_or_null(l.p[m])));
 	o = json_pack("{ss ss ss ss sO}", "id", metric ? metric->id : "time", "name", metric ? metric->head : "time", "group",
-		      metric ? metric->group : "time", "unit", metric ? "count" : "ns", "modes", modes);
+		      metric ? metric->group : "time", "unit",
+		      metric && !metric->cpu ? "count" : "ns", "modes", modes);
 	if (o && metric && metric->what)
 		json_object_set_new(o, "what", json_string(metric->what));
 out:
@@ -357,8 +363,10 @@ static json_t *lines_json(const struct bench *b, const char *name, bool per_run)
 	for (unsigned i = 0; i < NR_METRICS; i++)
 		if (metrics[i].per_run == per_run)
 			json_array_append_new(list, line_json(b, name, &metrics[i]));
-	if (!per_run)
+	if (!per_run) {
 		json_array_append_new(list, line_json(b, name, NULL));
+		json_array_append_new(list, line_json(b, name, &cpu_time));
+	}
 	return list;
 }
 

@@ -197,7 +197,8 @@ static error_t choose_workload(struct words *w)
 		return mistake(&q->bench, "a workload is needed: one of --modes=help, --run=COMMAND or --initrd=FILE");
 	q->own = (struct job){ .name = q->run ? "command" : "initrd", .what = q->run ? q->run : w->initrd, .unit = "run",
 			       .timeout_s = TIMEOUT_OWN, .whole = !q->run, .modes = "nested,lazy,kvm8,helper",
-			       .parse = q->run ? job_parse_command : NULL };
+			       .parse = q->run ? job_parse_command : NULL,
+			       .begins = q->run ? "UMBRA-COMMAND begins" : NULL };
 	q->bench.job = &q->own;
 	return 0;
 }

@@ -36,6 +36,7 @@ int command_main(int argc, char **argv)
 		return bench_fail("command", script);
 	if (chdir("/work"))
 		return bench_fail("command", "/work");
+	printf("UMBRA-COMMAND begins\n");
 	mark(MARK_COMMAND_BEGIN);
 	t = bench_now_ns();
 	status = run_script(script);
