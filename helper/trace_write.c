@@ -16,7 +16,7 @@
 #include "helper/trace.h"
 #include "helper/trace_format.h"
 
-#define ROOM		(1u << 20)
+#define ROOM		(8u << 20)	/* seconds of a boot: writing to a file may stall */
 #define LOOK_MS		20
 #define TABLES_AT_ONCE	64u		/* told of with one event */
 
@@ -125,30 +125,47 @@ static void emit(struct trace *t, struct stream *s, struct record *r, uint64_t t
 
 /* ---- events ----------------------------------------------------------------------------------------------------------------- */
 
+#define LINE	8u	/* entries */
+
+static bool is_empty(const uint64_t *entries)
+{
+	uint64_t any = 0;
+
+	for (unsigned i = 0; i < LINE; i++)
+		any |= __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+	return !any;
+}
+
 static void emit_table(struct trace *t, struct stream *s, gfn_t table, unsigned level, uint64_t time_ns)
 {
 	const uint64_t *entries = t->config.table(t->config.arg, table);
-	uint64_t copy[MMU_ENTRIES];
-	unsigned count = 0, last = 0;
+	unsigned count = 0, last = 0, at;
 	struct record r;
 
 	if (!entries || table.n >= t->config.nr_gfns)
 		return;
-	for (unsigned i = 0; i < MMU_ENTRIES; i++) {
-		copy[i] = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
-		count += copy[i] != 0;
-	}
 	begin(s, &r, REC_TABLE, 0, time_ns);
 	put_diff(&r, &r.state.table, table.n);
 	put_byte(&r, level);
-	put(&r, count);
+	at = r.n;
+	r.n += 2;
 	for (unsigned i = 0; i < MMU_ENTRIES; i++) {
-		if (!copy[i])
+		uint64_t gpte;
+
+		if (i % LINE == 0 && is_empty(entries + i)) {
+			i += LINE - 1;
+			continue;
+		}
+		gpte = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+		if (!gpte)
 			continue;
 		put(&r, i - last);
-		put_value(&r, copy[i]);
+		put_value(&r, gpte);
 		last = i;
+		count++;
 	}
+	r.bytes[at] = count | 0x80;	/* in two bytes, whatever it is */
+	r.bytes[at + 1] = count >> 7;
 	emit(t, s, &r, time_ns);
 	s->level[table.n] = level;
 }
