@@ -56,6 +56,12 @@ uint64_t stats_invm_hypercalls(const struct vcpu_counters *c)
 	return sum_words(c->invm_hypercalls, COUNTERS_HYPERCALLS);
 }
 
+void stats_copy(const struct vcpu *v, struct vcpu_counters *c)
+{
+	memset(c, 0, sizeof *c);
+	add_words(c, &v->counters, WORDS(*c));
+}
+
 void stats_sum(struct vm *vm, struct vcpu_counters *c, struct mmu_stats *m)
 {
 	memset(c, 0, sizeof *c);

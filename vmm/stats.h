@@ -8,6 +8,8 @@
 
 #include "vmm/vm.h"
 
+/* The counters of a vCPU that may be running. */
+void stats_copy(const struct vcpu *v, struct vcpu_counters *c);
 /* Sums over the members of one group of counters. */
 uint64_t stats_exits(const struct vcpu_counters *c);
 uint64_t stats_emulated(const struct vcpu_counters *c);

@@ -278,7 +278,10 @@ static json_t *vcpus_json(struct builder *b)
 	json_t *list = json_array(), *o;
 
 	for (unsigned i = 0; i < b->vm->nr_vcpus; i++) {
-		o = counters_json(b, &b->vm->vcpus[i].counters);
+		struct vcpu_counters c;
+
+		stats_copy(&b->vm->vcpus[i], &c);
+		o = counters_json(b, &c);
 		set_u64(b, o, "id", i);
 		if (json_array_append_new(list, o))
 			b->ok = false;
