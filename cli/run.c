@@ -21,7 +21,7 @@
 #define TRACE_MAX	(1u << 20)
 
 enum {
-	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_AUDIT, OPT_EXPECT,
+	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
@@ -48,6 +48,8 @@ static const struct argp_option options[] = {
 	{ "populate", OPT_POPULATE, NULL, 0, "Allocate all of the guest's memory before it runs", 2 },
 	{ "host-pages", OPT_HOST_PAGES, "huge|small", 0, "Pages behind the guest's memory; huge, the default, is a wish", 2 },
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
+	{ "fill-linear", OPT_FILL_LINEAR, "on|off", 0, "At a fault in the kernel's map of all memory, build the whole table's "
+	  "entries (default off)", 2 },
 	{ "link-ahead", OPT_LINK_AHEAD, "on|off", 0, "Link tables that have a shadow already when a root is loaded, and into "
 	  "the roots of both modes at one fault (default on)", 2 },
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
@@ -358,6 +360,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_LARGE:
 		r = parse_choice("large", arg, switch_choices, &choice);
 		config->large = choice;
+		break;
+	case OPT_FILL_LINEAR:
+		r = parse_choice("fill-linear", arg, switch_choices, &choice);
+		config->fill_linear = choice;
 		break;
 	case OPT_LINK_AHEAD:
 		r = parse_choice("link-ahead", arg, switch_choices, &choice);

@@ -311,6 +311,8 @@ static int descend(struct fault *f)
 			r = fill_leaf(f, &at, level, &want);
 			if (r == MMU_HIDDEN && mmu->cfg.prefetch != MMU_PREFETCH_OFF)
 				prefetch_around(cpu, at.page, at.gen, index);
+			if (r == MMU_HIDDEN && mmu->cfg.fill_linear && f->mode == MMU_KERNEL)
+				fill_linear(cpu, at.page, at.gen, index);
 			return r;
 		}
 		if (want.kind == WANT_BIG && level == 2 && mmu->cfg.large && !f->override) {

@@ -454,6 +454,8 @@ static inline bool sync_any_listed(const struct mmu *mmu)
 
 /* Links what has a shadow already into a root that has just been loaded. No locks held. */
 void link_root(struct mmu_cpu *cpu, uint32_t page);
+/* After a hidden fault of the kernel: the whole table, if it belongs to a linear map. No locks held. */
+void fill_linear(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index);
 /* The synchronous baselines, after a hidden fault on `index` of `page`. No locks held. */
 void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index);
 

@@ -90,6 +90,7 @@ struct mmu_config {
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
+	bool fill_linear;	/* a hidden fault of the kernel in a leaf table that maps frames in a row fills the table */
 	bool link_ahead;	/* link tables that have a shadow when a root is loaded, and into both modes' roots at one fault */
 	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
 	bool nx;		/* the processor honours NX (else bit 63 is reserved) */

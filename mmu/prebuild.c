@@ -408,6 +408,43 @@ unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gv
 
 /* ---- the synchronous baselines --------------------------------------------------------------------------------- */
 
+#define LINEAR_SPARSE	64u	/* a table with more entries present was filled before */
+
+/* Kernels map all memory in order. A leaf table of that map is one whose entries around a fault name frames in a row and
+ * are not the user's. */
+static bool looks_linear(const struct mmu *mmu, uint64_t table, unsigned index)
+{
+	unsigned first = index & ~3u, i;
+	uint64_t frame = pte_frame(gpte_load(mmu, table, first));
+
+	for (i = 0; i < 4; i++) {
+		uint64_t gpte = gpte_load(mmu, table, first + i);
+
+		if (!(gpte & MMU_PTE_P) || (gpte & MMU_PTE_U) || pte_frame(gpte) != frame + i)
+			return false;
+	}
+	return true;
+}
+
+void fill_linear(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index)
+{
+	struct spage *p = &cpu->mmu->pages[page];
+	struct shadow_key key = page_key(p);
+	unsigned i = 0, end;
+
+	if ((key.role & (ROLE_STRICT | ROLE_DIRECT)) || __atomic_load_n(&p->present, __ATOMIC_RELAXED) > LINEAR_SPARSE ||
+	    !looks_linear(cpu->mmu, key.gfn, index))
+		return;
+	while (i < MMU_ENTRIES) {
+		spin_lock(&p->lock);
+		for (end = i + RUN; i < end && page_alive(p, gen); i++)
+			if (entry_prebuild(cpu, page, i, MMU_SRC_PREFETCH, 0, NULL) == MMU_PB_BUILT)
+				STAT(cpu, prefetched);
+		spin_unlock(&p->lock);
+		i = end;
+	}
+}
+
 void prefetch_around(struct mmu_cpu *cpu, uint32_t page, uint32_t gen, unsigned index)
 {
 	const struct mmu_config *cfg = &cpu->mmu->cfg;

@@ -115,6 +115,7 @@ static json_t *config_json(struct builder *b)
 	set_u64(b, o, "prefetch_entries", c->prefetch_n);
 	set_u64(b, o, "sample_every", c->sample_every);
 	set_bool(b, o, "large", c->large);
+	set_bool(b, o, "fill_linear", c->fill_linear);
 	set_bool(b, o, "link_ahead", c->link_ahead);
 	set_text(b, o, "host_pages", c->huge ? "huge" : "small");
 	set_bool(b, o, "populate", c->populate);

@@ -149,6 +149,7 @@ static int make_mmu(struct vm *vm)
 		.prefetch = vm->config->prefetch,
 		.prefetch_n = vm->config->prefetch_n,
 		.large = vm->config->large,
+		.fill_linear = vm->config->fill_linear,
 		.link_ahead = vm->config->link_ahead,
 		.nx = true,
 		.preset_ad = true,

@@ -52,7 +52,7 @@ struct vmm_config {
 	unsigned prefetch_n;
 	unsigned sample_every;		/* of about so many prebuilt entries the use of one is observed; 0: none */
 	bool large;
-	bool link_ahead;
+	bool fill_linear, link_ahead;
 	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */

@@ -121,6 +121,7 @@ struct world *world_create(const struct world_options *opt)
 		.pool = { w->pool }, .pool_pages = opt->pool_pages,
 		.fill = opt->fill, .prefetch = opt->prefetch, .prefetch_n = opt->prefetch_n,
 		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad, .link_ahead = opt->link_ahead,
+		.fill_linear = opt->fill_linear,
 		.table_kick_min = opt->table_kick_min, .audit = opt->audit,
 		.sample_every = opt->sample_every, .audit_failed = audit_failed, .audit_arg = w,
 	};

@@ -28,7 +28,7 @@ struct world_options {
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
-	bool large, nx, preset_ad, link_ahead;
+	bool large, nx, preset_ad, link_ahead, fill_linear;
 	unsigned table_kick_min, audit, sample_every;
 	bool serial;		/* one thread drives all processors */
 	uint64_t seed;		/* printed when a check fails */

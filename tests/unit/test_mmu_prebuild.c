@@ -264,6 +264,41 @@ static void test_link_ahead(void **state)
 	}
 }
 
+/* Slot 3 of the root: 40, 41, 42 are the kernel's; 42 maps frames in a row, 43 does not. */
+static void test_fill_linear(void **state)
+{
+	const uint64_t link = LINK & ~MMU_PTE_U, leaf = LEAF & ~MMU_PTE_U, va = 3ull << 39;
+	int on;
+
+	for (on = 0; on < 2; on++) {
+		struct rig r = rig_open((struct world_options){ .nx = true, .audit = 1, .fill_linear = on });
+		unsigned i;
+
+		program_update(r.p, L4, 3, 40ull << 12 | link);
+		program_update(r.p, 40, 0, 41ull << 12 | link);
+		program_update(r.p, 41, 0, 42ull << 12 | link);
+		program_update(r.p, 41, 1, 43ull << 12 | link);
+		for (i = 0; i < 512; i++) {
+			program_update(r.p, 42, i, (512ull + i) << 12 | leaf);
+			program_update(r.p, 43, i, (512ull + (i ^ 1)) << 12 | leaf);
+		}
+		program_update(r.p, 42, 300, (512ull + 300) << 12 | (leaf & ~MMU_PTE_A));
+		assert_int_equal(program_access(r.p, MMU_KERNEL, va + VA(77), 0), MMU_HIDDEN);
+		for (i = 0; i < 512; i++)
+			assert_int_equal(shadow_allows(&r, MMU_KERNEL, va + VA(i), MMU_PF_W), i == 77 || (on && i != 300));
+		assert_int_equal(stats_of(&r).prefetched, on ? 510 : 0);
+		assert_int_equal(program_access(r.p, MMU_KERNEL, va + VA(300), 0), MMU_HIDDEN);
+		/* Out of order; the user's. */
+		assert_int_equal(program_access(r.p, MMU_KERNEL, va + (1 << 21) + VA(77), 0), MMU_HIDDEN);
+		assert_int_equal(program_access(r.p, MMU_KERNEL, VA(7), 0), MMU_HIDDEN);
+		assert_false(shadow_allows(&r, MMU_KERNEL, va + (1 << 21) + VA(78), 0));
+		assert_false(shadow_allows(&r, MMU_KERNEL, VA(8), 0));
+		assert_int_equal(stats_of(&r).prefetched, on ? 510 : 0);
+		program_check(r.p);
+		rig_close(&r);
+	}
+}
+
 /* ---- was it used? ------------------------------------------------------------------------------------------------- */
 
 /* What the processor does on an access, if it finds A clear. */
@@ -422,6 +457,7 @@ int main(void)
 		cmocka_unit_test(test_prebuild_tree),
 		cmocka_unit_test(test_prebuild_hostile_tree),
 		cmocka_unit_test(test_link_ahead),
+		cmocka_unit_test(test_fill_linear),
 		cmocka_unit_test(test_samples),
 		cmocka_unit_test(test_sample_share),
 		cmocka_unit_test(test_touched),

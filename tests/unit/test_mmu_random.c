@@ -36,6 +36,7 @@ static void random_options(uint64_t seed, struct world_options *o)
 	o->cpus = 1 + rng_below(&rng, 2);
 	o->sample_every = rng_below(&rng, 4);
 	o->link_ahead = rng_below(&rng, 2);
+	o->fill_linear = rng_below(&rng, 2);
 }
 
 static void run_program(uint64_t seed, uint32_t pool_pages, unsigned audit, uint64_t nr_steps)

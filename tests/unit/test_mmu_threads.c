@@ -146,6 +146,7 @@ static void run_crowd(uint64_t seed, uint32_t pool_pages, void *(*interfere)(voi
 		.nr_gfns = BASE(PROGRAMS), .seed = seed, .pool_pages = pool_pages, .cpus = PROGRAMS + 2,
 		.fill = rng_below(&rng, 2), .prefetch = rng_below(&rng, 4), .prefetch_n = 1 + rng_below(&rng, 16),
 		.large = rng_below(&rng, 2), .nx = true, .preset_ad = rng_below(&rng, 2), .link_ahead = rng_below(&rng, 2),
+		.fill_linear = rng_below(&rng, 2),
 		.table_kick_min = kick_min[rng_below(&rng, 3)],
 	};
 	struct crowd c = { .w = world_create(&wo), .steps = env_number("UMBRA_STEPS", steps / SCALE) };
