@@ -107,11 +107,46 @@ static void size_texts(void **state)
 	assert_string_equal(cli_size_text(UINT64_MAX, text), "16777216T");
 }
 
+static void lists(void **state)
+{
+	int out[4] = { -1, -1, -1, -1 };
+	unsigned n = 9;
+
+	assert_int_equal(cli_parse_list("3", 7, out, 4, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(out[0], 3);
+	assert_int_equal(cli_parse_list("0,2-4", 7, out, 4, &n), 0);
+	assert_int_equal(n, 4);
+	assert_int_equal(out[3], 4);
+	for (const char **p = (const char *[]){ "", ",", "1,", ",1", "-", "1-", "-1", "x", "1 2", "8", "5-8", "4-2", "0-4", "0-1,2-4",
+						"0-99999999999999999999", "1-2-3", NULL }; *p; p++)
+		assert_int_not_equal(cli_parse_list(*p, 7, out, 4, &n), 0);
+	assert_int_equal(n, 4);
+	assert_int_equal(out[3], 4);
+}
+
+static void pairs(void **state)
+{
+	static const char *const keys[] = { "queue", "delay", NULL };
+	unsigned queue = 0, delay = 7;
+	unsigned *const values[] = { &queue, &delay };
+
+	assert_int_equal(cli_parse_pairs("queue=5", keys, values, 100), 0);
+	assert_int_equal(queue, 5);
+	assert_int_equal(delay, 7);
+	assert_int_equal(cli_parse_pairs("delay=0,queue=100", keys, values, 100), 0);
+	assert_int_equal(queue, 100);
+	assert_int_equal(delay, 0);
+	for (const char **p = (const char *[]){ "", ",", "queue", "queue=", "queue=101", "queue=1,", "nosuch=1", "queue=x", "=1", NULL };
+	     *p; p++)
+		assert_int_not_equal(cli_parse_pairs(*p, keys, values, 100), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sizes), cmocka_unit_test(times), cmocka_unit_test(numbers), cmocka_unit_test(words),
-		cmocka_unit_test(size_texts),
+		cmocka_unit_test(size_texts), cmocka_unit_test(lists), cmocka_unit_test(pairs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
