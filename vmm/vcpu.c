@@ -197,6 +197,7 @@ void *vcpu_thread(void *arg)
 	struct sigaction sa = { .sa_handler = on_wake };
 	struct gate_exit e;
 	sigset_t set;
+	bool started;
 
 	this_run = v->run;
 	v->tid = gettid();
@@ -211,12 +212,12 @@ void *vcpu_thread(void *arg)
 	sigdelset(&set, SIGILL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 
-	if (!atomic_load(&v->up) && !(vcpu_park(v) && xen_vcpu_start(v)))
-		return NULL;
-	if (v->id == 0)
+	/* It may be up before its thread runs. */
+	started = (atomic_load(&v->up) || vcpu_park(v)) && xen_vcpu_start(v);
+	if (started && v->id == 0)
 		measure_transitions(v);
 	profile_thread_begin(v);
-	while (!atomic_load(&v->vm->stop)) {
+	while (started && !atomic_load(&v->vm->stop)) {
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);
 		xen_timer_expired(v);

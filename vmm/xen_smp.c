@@ -150,7 +150,7 @@ bool xen_vcpu_start(struct vcpu *v)
 	take_regs(v, &c->user_regs);
 	for (unsigned i = 0; i < 256; i++)
 		if (c->trap_ctxt[i].address)
-			v->traps[c->trap_ctxt[i].vector] = c->trap_ctxt[i];
+			v->traps[i] = c->trap_ctxt[i];		/* Xen goes by the place, not by .vector */
 	v->kernel_ss = c->kernel_ss;
 	v->kernel_sp = c->kernel_sp;
 	v->callback[CALLBACKTYPE_event] = c->event_callback_eip;

@@ -424,7 +424,7 @@ static void test_vcpu_life(void **state)
 	static struct vcpu_guest_context good = {
 		.flags = VGCF_in_kernel | VGCF_syscall_disables_events, .user_regs = { .rip = 0xffffffff81000000, .rsp = 64,
 		.rdi = 5, .rflags = 0x1000 }, .gdt_ents = 16, .ldt_ents = 3, .kernel_sp = 128, .gs_base_kernel = 4096,
-		.event_callback_eip = 7, .trap_ctxt[0] = { .vector = 14, .address = 99 }, .ctrlreg = { [1] = 1 << 12, [3] = 2 << 12 },
+		.event_callback_eip = 7, .trap_ctxt[14] = { .vector = 14, .address = 99 }, .ctrlreg = { [1] = 1 << 12, [3] = 2 << 12 },
 		.vm_assist = 1 << VMASST_TYPE_architectural_iopl | 1 << 30,
 	};
 	struct vcpu *o = &fake.vcpu[1];

@@ -124,6 +124,7 @@ struct seen {		/* the last trap that a probe caught */
 };
 extern struct seen seen;
 void traps_init(void);
+void traps_context(struct vcpu_guest_context *c);	/* the same handlers for another vCPU */
 void seen_clear(void);
 /* A hook sees every trap of its vector first; true: handled, go back to regs. */
 typedef bool trap_hook_fn(struct regs *regs);

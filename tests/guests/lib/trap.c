@@ -150,9 +150,20 @@ static void callback(unsigned type, const void *entry, unsigned flags)
 	}
 }
 
+static struct trap_info table[257];
+
+void traps_context(struct vcpu_guest_context *c)
+{
+	for (const struct trap_info *t = table; t->address; t++)
+		c->trap_ctxt[t->vector] = *t;
+	c->event_callback_eip = PTR(event_entry);
+	c->failsafe_callback_eip = PTR(failsafe_entry);
+	c->syscall_callback_eip = PTR(syscall_entry);
+	c->flags = VGCF_in_kernel | VGCF_syscall_disables_events;
+}
+
 void traps_init(void)
 {
-	static struct trap_info table[257];
 	unsigned n = 0;
 	long r;
 
