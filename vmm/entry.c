@@ -487,6 +487,7 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e, bool all)
 		PROBE(kick__done, v->id);
 		v->kicks_out = false;
 		v->flush = true;
+		shim_owes(v, false);
 	}
 	return true;
 }

@@ -45,6 +45,7 @@
 #define SHIM_INFO_VA		(SHIM_VA + 0x11000)	/* shared_info */
 #define SHIM_RING_VA		(SHIM_VA + 0x12000)	/* eight pages */
 #define SHIM_RING_PAGES		8
+#define SHIM_SHARED_VA		(SHIM_VA + 0x1a000)	/* struct shim_shared */
 #define SHIM_STACK_VA		(SHIM_VA + 0x1c000)	/* two pages, for what the shim does between user and kernel */
 #define SHIM_VCPU_INFO_VA	(SHIM_VA + 0x1e000)	/* --mmu=nested: the frame that the guest moved its vcpu_info to */
 #define SHIM_EXIT_VA		(SHIM_VA + 0x1f000)	/* no memory behind it: a store ends KVM_RUN (shim.c) */
@@ -61,6 +62,7 @@
 #define MON_IDT			2
 #define MON_GATE_USER		3	/* the gate page that user roots show */
 #define MON_SHIM_CODE		4
+#define MON_SHIM_SHARED		8
 #define MON_VCPU_AREAS		16
 
 /* Pages of one vCPU area. */

@@ -152,6 +152,7 @@ static uint64_t map_shim(struct vm *vm, unsigned *used, unsigned vcpu, uint64_t 
 		l1[i] = (vm->mon_first.n + MON_SHIM_CODE + i) << 12 | ro;
 	l1[(SHIM_DATA_VA - SHIM_VA) / 4096] = (area + AREA_SHIM_DATA) << 12 | rw;
 	l1[(SHIM_INFO_VA - SHIM_VA) / 4096] = (vm->mon_first.n + MON_SHARED_INFO) << 12 | rw;
+	l1[(SHIM_SHARED_VA - SHIM_VA) / 4096] = (vm->mon_first.n + MON_SHIM_SHARED) << 12 | rw;
 	for (unsigned i = 0; i < SHIM_RING_PAGES; i++)
 		l1[(SHIM_RING_VA - SHIM_VA) / 4096 + i] = (area + AREA_SHIM_RING + i) << 12 | rw;
 	for (unsigned i = 0; i < 2; i++) {

@@ -60,6 +60,7 @@ _Static_assert(offsetof(struct gate_data, syscall_frame) == GD_SYSCALL_FRAME, "l
 _Static_assert(offsetof(struct gate_data, rsp) == GD_RSP, "layout.h");
 _Static_assert(offsetof(struct gate_data, rax) == GD_RAX, "layout.h");
 _Static_assert(sizeof(struct shim_data) <= 4096, "one page");
+_Static_assert(VMM_MAX_VCPUS <= sizeof ((struct shim_shared *)0)->owes, "shim_abi.h");
 _Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
 
 static uint64_t va_of(const char *symbol)
@@ -70,6 +71,11 @@ static uint64_t va_of(const char *symbol)
 static struct shim_data *data(struct vcpu *v)
 {
 	return (struct shim_data *)(v->area + AREA_SHIM_DATA * 4096);
+}
+
+static struct shim_shared *shared(const struct vm *vm)
+{
+	return (struct shim_shared *)((char *)vm->mon + MON_SHIM_SHARED * 4096);
 }
 
 static struct gate_data *gate_data(struct vcpu *v)
@@ -283,11 +289,14 @@ static uint32_t drain(struct vcpu *by, struct vcpu *o)
 {
 	struct shim_data *d = data(o);
 	const uint64_t *ring = (const uint64_t *)(o->area + AREA_SHIM_RING * 4096);
-	uint32_t head, n;
+	struct shim_shared *s = shared(o->vm);
+	uint32_t head, n, removals;
 
-	if (__atomic_load_n(&d->head, __ATOMIC_ACQUIRE) == __atomic_load_n(&o->shim_tail, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&d->head, __ATOMIC_ACQUIRE) == __atomic_load_n(&o->shim_tail, __ATOMIC_ACQUIRE) &&
+	    __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE) == s->seen[o->id])
 		return 0;
 	pthread_mutex_lock(&o->ring_lock);
+	removals = __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE);	/* whose lines are before head */
 	head = __atomic_load_n(&d->head, __ATOMIC_ACQUIRE);
 	n = head - o->shim_tail;
 	if (n > SHIM_RING)	/* scribbled over */
@@ -298,6 +307,7 @@ static uint32_t drain(struct vcpu *by, struct vcpu *o)
 		drain_entry(by, __atomic_load_n(&ring[(head - n + i) & (SHIM_RING - 1)], __ATOMIC_RELAXED));
 	__atomic_store_n(&o->shim_tail, head, __ATOMIC_RELEASE);
 	__atomic_store_n(&d->tail, head, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->seen[o->id], removals, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&o->ring_lock);
 	by->counters.vcpu.ring_entries += n;
 	return n;
@@ -322,9 +332,9 @@ void shim_sync_in(struct vcpu *v)
 
 	if (!shim_on(v->vm))
 		return;
+	shim_owes(v, true);
 	if (drain(v, v))
 		feed_sync(v);
-	d->removed = 0;			/* queued as kicks, which the next resume runs */
 
 	v->deadline = d->deadline;
 	if (v->state == VCPU_MID_GATE)	/* perhaps between two modes: it goes on as it is */
@@ -342,6 +352,27 @@ void shim_sync_in(struct vcpu *v)
 	memcpy(v->counters.invm_hypercalls, d->calls, sizeof d->calls);
 }
 
+void shim_owes(struct vcpu *v, bool yes)
+{
+	if (shim_on(v->vm))
+		__atomic_store_n(&shared(v->vm)->owes[v->id], yes, __ATOMIC_SEQ_CST);
+}
+
+/* A table that goes out of sync is made known before the vCPU whose fault did it is in the guest again. The version keeps
+ * who has seen none from wiping out what another has published since. */
+static void publish_unsync(struct vm *vm)
+{
+	uint32_t *word = &shared(vm)->unsync, w = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+
+	if (!mmu_out_of_sync(vm->mmu)) {
+		if (w & 1)
+			__atomic_compare_exchange_n(word, &w, w & ~1u, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		return;
+	}
+	while (!__atomic_compare_exchange_n(word, &w, (w + 2) | 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
 /* Before the guest runs. */
 void shim_sync_out(struct vcpu *v)
 {
@@ -351,9 +382,10 @@ void shim_sync_out(struct vcpu *v)
 		return;
 	d->deadline = v->deadline;
 	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	/* With several vCPUs a flush has to see to what the others have changed, which no flag here can say. */
-	d->must_flush = v->vm->paging->guest_tables || v->vm->nr_vcpus > 1 || mmu_out_of_sync(v->vm->mmu) ||
-			v->vm->paging->kick_pending(v);
+	/* Kicks that wait run on the way in, but not if the guest goes on in the middle of something. */
+	d->must_flush = v->vm->paging->guest_tables || (v->state == VCPU_MID_GATE && v->vm->paging->kick_pending(v));
+	publish_unsync(v->vm);
+	shim_owes(v, v->kicks_out || v->vm->paging->kick_pending(v));
 	if (v->state == VCPU_MID_GATE)
 		return;
 	d->kernel_l4 = v->l4[MMU_KERNEL].n;

@@ -82,10 +82,10 @@ struct shim_data {
 	uint64_t kernel_ss;			/* the shim's: last stack_switch, with kernel_sp */
 	uint64_t armed;				/* the VMM's: system time in ns its timer is set to, 0: not set */
 	uint64_t deadline;			/* the shim's: the guest's single-shot timer, 0: none */
-	uint32_t nr_vcpus, vcpu;		/* the VMM's: how many, and which is this */
+	uint32_t nr_vcpus;			/* the VMM's */
 	uint32_t enabled;			/* the VMM's: bit per SHIM_DOES_* */
-	uint32_t removed;			/* the shim's: an entry that was present changed since the VMM last looked */
-	uint32_t must_flush;			/* the VMM's: a flush has work to do */
+	uint32_t vcpu;				/* the VMM's: which this is */
+	uint32_t must_flush;			/* the VMM's: a flush has work to do, whatever struct shim_shared says */
 	uint32_t multicall_done;		/* the shim's: entries of the multicall it gave up that are done */
 
 	/* between user and kernel mode */
@@ -111,6 +111,18 @@ struct shim_data {
 	uint64_t calls[64] __attribute__((aligned(128)));	/* hypercalls done here, by number */
 	uint64_t debugreg[8];			/* the VMM's: the guest's, for get_debugreg */
 	uint64_t ts;				/* the VMM's: CR0.TS, for fpu_taskswitch */
+};
+
+/*
+ * One for all vCPUs: whether a flush has anything to do. It has not if every removal has been taken up, nobody works for
+ * others or owes them a kick, and no table is out of sync; to be looked at in this order. docs/smp.md says why.
+ */
+struct shim_shared {
+	uint32_t removals[32];			/* [vcpu] the shim's: entries made weaker; counted after the line in the ring */
+	uint32_t seen[32];			/* [vcpu] the VMM's: ... taken up */
+	uint8_t owes[32];			/* [vcpu] the VMM's: its thread is out of the guest, or the kicks it went in with are
+						 * not known to be over */
+	uint32_t unsync;			/* the VMM's: bit 0, a table is out of sync; above, a version */
 };
 
 /* Ring-0 memory: the guest cannot write it. */

@@ -20,6 +20,7 @@
 #define SHIM	__attribute__((section("shim_text")))
 #define INLINE	static inline __attribute__((always_inline))
 #define D	((volatile struct shim_data *)SHIM_DATA_VA)
+#define S	((volatile struct shim_shared *)SHIM_SHARED_VA)
 #define PINS	((volatile uint8_t *)SHIM_PINS_VA)
 #define RING	((volatile uint64_t *)SHIM_RING_VA)
 
@@ -73,6 +74,11 @@ INLINE bool weaker(uint64_t old, uint64_t new)
 	return (old & PTE_P) && ((old & ~new & rights) || (~old & new & PTE_NX) || ((old ^ new) & ~(rights | PTE_NX)));
 }
 
+INLINE void count_removal(void)
+{
+	S->removals[D->vcpu]++;
+}
+
 /* The store the guest asked for. A/D that the processor (the VMM, for us) sets meanwhile must survive PRESERVE_AD. */
 INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 {
@@ -81,15 +87,27 @@ INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 	do
 		new = preserve_ad ? gpte | (old & 0x60) : gpte;
 	while (!__atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	if (weaker(old, new))
-		D->removed = 1;
 	log_entry((pa & ~0xfffull) | (pa & 0xff8) | SHIM_UPDATE);
+	if (weaker(old, new))
+		count_removal();
 }
 
 /* A flush has something to do only if a present entry changed, or a table is out of sync. */
-INLINE bool flush_idle(void)
+SHIM static bool flush_idle(void)
 {
-	return !D->removed && !D->must_flush;
+	unsigned n = D->nr_vcpus, me = D->vcpu;
+
+	if (D->must_flush)
+		return false;
+	if (n > 1)	/* stores of ours before, direct ones to page tables included */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < n; i++)
+		if (S->removals[i] != S->seen[i])
+			return false;
+	for (unsigned i = 0; i < n; i++)
+		if (i != me && S->owes[i])
+			return false;
+	return !(S->unsync & 1);
 }
 
 SHIM static bool do_mmu_update(const struct mmu_update *u, uint64_t count, uint32_t *done, uint64_t domain)
@@ -131,11 +149,19 @@ SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
 	return !flags || flush_idle();
 }
 
-/* Not the _MULTI forms: their set of vCPUs has to be read and checked. */
 INLINE bool is_flush(uint32_t cmd)
 {
 	return cmd == MMUEXT_TLB_FLUSH_LOCAL || cmd == MMUEXT_INVLPG_LOCAL || cmd == MMUEXT_TLB_FLUSH_ALL ||
 	       cmd == MMUEXT_INVLPG_ALL;
+}
+
+/* The set of vCPUs has to be readable, or the VMM refuses the call. */
+INLINE bool is_multi_flush(const struct mmuext_op *op)
+{
+	if (op->cmd != MMUEXT_TLB_FLUSH_MULTI && op->cmd != MMUEXT_INVLPG_MULTI)
+		return false;
+	(void)*(volatile const uint64_t *)op->arg2.vcpumask.p;
+	return true;
 }
 
 /* Pins take effect when the VMM reads the ring, which it does before it looks at anything else. */
@@ -150,7 +176,7 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 		bool table_op = cmd <= MMUEXT_UNPIN_TABLE;
 
 		if (table_op ? op[i].arg1.mfn >= D->ram_frames :
-			       !(is_flush(cmd) && flush_idle() && !unpins))
+			       !((is_flush(cmd) || is_multi_flush(&op[i])) && flush_idle() && !unpins))
 			return false;
 		unpins |= cmd == MMUEXT_UNPIN_TABLE;
 	}

@@ -35,6 +35,7 @@ void vcpu_block(struct vcpu *v)
 	/* Others may need the tables that wait for a kick of ours (mmu.h). */
 	if (v->vm->nr_vcpus > 1 && !vcpu_do_kicks(v))
 		return;
+	shim_owes(v, false);
 	atomic_store(&v->blocked, true);
 	if (!has_reason(v)) {
 		xen_runstate(v, RUNSTATE_blocked);
@@ -52,6 +53,7 @@ void vcpu_block(struct vcpu *v)
 		xen_runstate(v, RUNSTATE_running);
 	}
 	atomic_store(&v->blocked, false);
+	shim_owes(v, true);
 	idle = __rdtsc() - before;
 	v->counters.idle_cycles += idle;
 	v->exit_tsc += idle;	/* or it would count as the VMM's, too */

@@ -99,6 +99,7 @@ long xen_vcpu_down(struct vcpu *v)
 	if (!vcpu_do_kicks(v))
 		return 0;
 	xen_runstate(v, RUNSTATE_offline);
+	shim_owes(v, false);
 	if (vcpu_park(v))
 		xen_runstate(v, RUNSTATE_running);
 	return 0;

@@ -107,6 +107,16 @@ for feature in mmu mmuext multicall stack segment timer misc iret; do
 	shim shim "shim=on gates=vmm" --shim=$feature
 done
 
+# Several vCPUs, also more than there are cores, and all of them on one.
+lines=1
+guest smp "2 vCPUs" "seed=$seed cpus=2" -c 2
+lines=
+for options in "" --shim=off --gates=vmm "--audit=1 --fill=eager" "--shadow-pages=96" "--kick=rewrite" "--helper=on"; do
+	# shellcheck disable=SC2086
+	guest smp-high "4 vCPUs${options:+, $options}" "seed=$((seed + 1)) cpus=4" -c 4 $options
+done
+guest smp "16 vCPUs" "seed=$seed cpus=16" -c 16
+
 # kernel|options
 while IFS='|' read -r kernel options; do
 	# shellcheck disable=SC2086

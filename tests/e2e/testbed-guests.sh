@@ -24,6 +24,8 @@ guests=$(cat <<-'END'
 	shim, gates by the VMM|shim|late=200000 shim=on gates=vmm|--gates=vmm
 	shim, off|shim|late=200000 shim=off gates=vmm|--shim=off
 	shim, helper|shim|late=200000 shim=on gates=invm|--helper=on
+	smp|smp|cpus=2 rounds=40|-c 2
+	smp, shim off|smp-high|cpus=3 rounds=40|-c 3 --shim=off
 	nested|nested|nested=1|--mmu=nested --audit=3
 	nested, mmu|mmu||--mmu=nested --audit=3
 	nested, every entry rewritten|nested|nested=1|--mmu=nested --kick=rewrite

@@ -9,6 +9,7 @@
 #define DATA_WORDS	(sizeof(struct shim_data) / 8)
 #define UNMAPPED	(USER_DATA + 0x9000)
 #define HIDDEN		(USER_DATA + 0x400000)
+#define PINS	((volatile uint8_t *)SHIM_PINS_VA)
 #define RING		((volatile uint64_t *)SHIM_RING_VA)
 
 extern char trap_stack_top[];
@@ -219,7 +220,7 @@ LIES(stack_selector_of_the_kernel, OFFSET(kernel_ss), ~0ul, 0, GATE_SS)
 LIES(timer_armed_wild, OFFSET(armed), ~0ul, 0, 1, 1ul << 63)
 LIES(deadline_wild, OFFSET(deadline), ~0ul, 0, 1, 1ul << 63)
 LIES(everything_enabled, OFFSET(nr_vcpus), ~0ul, 0, 1, 0xffffffff00000000, 0xffffffff)
-LIES(nothing_removed, OFFSET(removed), 0, ~0ul, 1, 1ul << 32)
+LIES(vcpu_wild, OFFSET(vcpu), 1, ~0ul, 31, 32, 0xffffffff, 1ul << 32)
 LIES(user_frame_wild, OFFSET(frame), WILD)
 LIES(user_code_selector_wild, OFFSET(uf_cs), 0, 3, 0x10, 0x13, 0x23, 0x2b, GATE_CS, GATE_CS | 3, GATE_TSS, FLAT_KERNEL_CS, ~0ul)
 LIES(user_stack_selector_wild, OFFSET(uf_ss), 0, 3, 0x18, 0x1b, 0x33, GATE_SS, GATE_SS | 3, GATE_TSS, FLAT_KERNEL_CS, ~0ul)
@@ -233,6 +234,24 @@ LIES(masks_wild, OFFSET(syscall_mask), 0, ~0ul, 0xff, 0xff00, 0xff0000, 0xffffff
 LIES(ring_tail_wild, OFFSET(tail), 0, ~0ul, 1, 4096, 0x80000000)
 LIES(ring_head_wild, OFFSET(tail) - 8, 0, ~0ul, 0x80000000ul << 32, 0x1000ul << 32, 0x7ffffffful << 32)
 LIES(counters_wild, OFFSET(syscalls), 0, ~0ul, 1ul << 63)
+
+/* What all vCPUs' shims share: what is pinned, and what is not in force yet. */
+TEST(shared_words_wild)
+{
+	volatile uint64_t *shared = (volatile uint64_t *)SHIM_SHARED_VA;
+
+	if (!prepare())
+		return;
+	for (unsigned i = 0; i < 300; i++) {
+		shared[random_number() % 64] = random_number() % 3 ? random_number() : 0;
+		PINS[random_number() % 0x4000] = (uint8_t)random_number();
+		attempt(do_something, random_number() % 14);
+	}
+	for (unsigned i = 0; i < 64; i++)
+		shared[i] = 0;
+	for (unsigned i = 0; i < 0x4000; i++)
+		PINS[i] = 0;
+}
 
 TEST(random_words)
 {
@@ -276,8 +295,12 @@ TEST(ring_of_frames)
 	if (!prepare())
 		return;
 	for (unsigned round = 0; round < 6; round++) {
-		for (unsigned i = 0; i < SHIM_RING; i++)
-			RING[i] = random_number() % start_info->nr_pages << 12 | (random_number() & 0xfff);
+		for (unsigned i = 0; i < SHIM_RING; i++) {
+			uint64_t gfn = random_number() % start_info->nr_pages;
+
+			PINS[gfn] = (uint8_t)(random_number() % 6);
+			RING[i] = gfn << 12 | (random_number() & 0xfff);
+		}
 		SHIM_DATA->head += SHIM_RING;
 		attempt(do_something, random_number());
 	}
@@ -295,8 +318,12 @@ TEST(ring_of_live_tables)
 	frames[2] = va_to_mfn(pte_of(root_va(), TEST_VA, 1));
 	frames[3] = va_to_mfn(pte_of(root_va(), PTR(image_start), 1));
 	for (unsigned round = 0; round < 30; round++) {
-		for (unsigned i = 0; i < 32; i++)
-			RING[(SHIM_DATA->head + i) % SHIM_RING] = frames[random_number() % 4] << 12 | (random_number() & 0xfff);
+		for (unsigned i = 0; i < 32; i++) {
+			uint64_t gfn = frames[random_number() % 4];
+
+			PINS[gfn] = (uint8_t)(random_number() % 6);
+			RING[(SHIM_DATA->head + i) % SHIM_RING] = gfn << 12 | (random_number() & 0xfff);
+		}
 		SHIM_DATA->head += 32;
 		attempt(do_something, random_number());
 	}

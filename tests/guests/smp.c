@@ -3,12 +3,18 @@
  */
 #include "lib/smp.h"
 
-#define ROUNDS	400u
 #define WINDOW	(TEST_VA + 0x400000)
 
 static volatile uint64_t published, stop;
+static uint64_t rounds;		/* rounds=N: how often, 400 */
 static uint64_t *frames[2];
 static uint64_t window_pte;	/* machine address of the window's leaf entry */
+
+static void start(void)
+{
+	rounds = option_number("rounds", 400);
+	smp_init();
+}
 
 static void nothing(struct cpu *c)
 {
@@ -20,7 +26,7 @@ TEST(bring_up)
 {
 	static struct vcpu_guest_context c;
 
-	smp_init();
+	start();
 	for (unsigned i = 1; i < nr_cpus; i++) {
 		smp_give(i, nothing, 0);
 		smp_wait(i);
@@ -43,7 +49,7 @@ static void down(struct cpu *c)
 /* Down is in the middle of its hypercall: up lets it return, with nothing lost. */
 TEST(down_and_up)
 {
-	smp_init();
+	start();
 	for (unsigned i = 1; i < nr_cpus; i++) {
 		smp_give(i, down, 3);
 		for (unsigned round = 0; round < 3; round++) {
@@ -79,27 +85,27 @@ static void pass_on(struct cpu *c)
 
 TEST(events_go_round)
 {
-	smp_init();
+	start();
 	for (unsigned i = 0; i < nr_cpus; i++)
 		for (unsigned k = 0; k < nr_cpus; k++)
 			cpus[i].events[k] = 0;
 	for (unsigned i = 1; i < nr_cpus; i++)
-		smp_give(i, pass_on, ROUNDS);
-	for (unsigned n = 0; n < ROUNDS && !test_failed(); n++) {
+		smp_give(i, pass_on, rounds);
+	for (uint64_t n = 0; n < rounds && !test_failed(); n++) {
 		uint64_t since = system_time();
 
 		expect_eq(cpu_send(smp_port[0][1]), 0);
 		while (cpus[0].events[nr_cpus - 1] == n) {
 			if (smp_late(since, 10000000000ul))
-				return test_fail("the token is lost in round %u", n);
+				return test_fail("the token is lost in round %lu", n);
 			hcall2(sched_op, SCHEDOP_block, 0);
 		}
 	}
 	for (unsigned i = 1; i < nr_cpus; i++) {
 		smp_wait(i);
-		expect_eq(cpus[i].events[i - 1], ROUNDS);
+		expect_eq(cpus[i].events[i - 1], rounds);
 	}
-	expect_eq(cpus[0].events[nr_cpus - 1], ROUNDS);
+	expect_eq(cpus[0].events[nr_cpus - 1], rounds);
 }
 
 /* As a waiter for a spinlock: a masked port of its own, polled. */
@@ -109,7 +115,7 @@ static void poll_port(struct cpu *c)
 	struct sched_poll poll = { .ports.p = &port, .nr_ports = 1 };
 	uint64_t *pending = &shared_info->evtchn_pending[port / 64], bit = 1ul << port % 64;
 
-	for (unsigned n = 0; n < ROUNDS; n++) {
+	for (uint64_t n = 0; n < rounds; n++) {
 		uint64_t since = cpu_time(c);
 
 		__atomic_store_n(&published, n + 1, __ATOMIC_SEQ_CST);
@@ -126,14 +132,14 @@ static void poll_port(struct cpu *c)
 
 TEST(poll_wakes)
 {
-	smp_init();
+	start();
 	for (unsigned i = 1; i < nr_cpus && !test_failed(); i++) {
 		uint32_t port = smp_port[0][i];
 
 		published = 0;
 		__atomic_or_fetch(&shared_info->evtchn_mask[port / 64], 1ul << port % 64, __ATOMIC_SEQ_CST);
 		smp_give(i, poll_port, 0);
-		for (unsigned n = 0; n < ROUNDS; n++) {
+		for (uint64_t n = 0; n < rounds; n++) {
 			uint64_t since = system_time();
 
 			while (published != n + 1 && !smp_late(since, 10000000000ul))
@@ -168,7 +174,7 @@ static void timers(struct cpu *c)
 
 TEST(timers_of_each_vcpu)
 {
-	smp_init();
+	start();
 	for (unsigned i = 1; i < nr_cpus; i++)
 		smp_give(i, timers, 0);
 	timers(&cpus[0]);
@@ -231,14 +237,14 @@ TEST(flush_reaches_all)
 {
 	uint64_t n = 1;
 
-	smp_init();
+	start();
 	expect(window_init(), "no window");
 	stop = published = 0;
 	*frames[1] = 1;
 	expect_eq(mmu_update_one(window_pte, pte_make(va_to_mfn(frames[1]), PTE_DATA)), 0);
 	for (unsigned i = 1; i < nr_cpus; i++)
 		smp_give(i, watch, 0);
-	for (n = 2; n < ROUNDS && !test_failed(); n++) {
+	for (n = 2; n < rounds && !test_failed(); n++) {
 		uint64_t *frame = frames[n & 1], pte = pte_make(va_to_mfn(frame), PTE_DATA);
 
 		*(volatile uint64_t *)frame = n;
@@ -262,7 +268,7 @@ TEST(flush_reaches_all)
 /* One changes the entry, another flushes its own TLB afterwards: it has to see the change. */
 static void change(struct cpu *c)
 {
-	for (uint64_t n = 2; n < ROUNDS; n++) {
+	for (uint64_t n = 2; n < rounds; n++) {
 		uint64_t *frame = frames[n & 1];
 
 		*(volatile uint64_t *)frame = n;
@@ -278,13 +284,13 @@ TEST(flush_sees_others_changes)
 {
 	uint64_t value;
 
-	smp_init();
+	start();
 	expect(window_init(), "no window");
 	stop = published = 0;
 	*frames[1] = 1;
 	expect_eq(mmu_update_one(window_pte, pte_make(va_to_mfn(frames[1]), PTE_DATA)), 0);
 	smp_give(1, change, 1);
-	for (uint64_t n = 2; n < ROUNDS && !test_failed(); n++) {
+	for (uint64_t n = 2; n < rounds && !test_failed(); n++) {
 		uint64_t since = system_time();
 
 		while (__atomic_load_n(&published, __ATOMIC_SEQ_CST) != n && !smp_late(since, 5000000000ul))
@@ -317,7 +323,7 @@ TEST(write_protection_reaches_all)
 	uint64_t before[SMP_MAX];
 	volatile uint64_t *words;
 
-	smp_init();
+	start();
 	expect(window_init(), "no window");
 	words = frames[0];
 	for (unsigned n = 0; n < 40 && !test_failed(); n++) {
@@ -359,7 +365,7 @@ static void pin_table(struct cpu *c)
 /* One pins a table, another gives it up and uses the page for something else. The order is the guest's, not the rings'. */
 TEST(pins_of_several_vcpus)
 {
-	smp_init();
+	start();
 	for (unsigned n = 0; n < 100 && !test_failed(); n++) {
 		uint64_t *table = table_alloc(), mfn = va_to_mfn(table);
 		unsigned who = 1 + n % (nr_cpus - 1);

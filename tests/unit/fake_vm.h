@@ -293,6 +293,10 @@ bool vcpu_do_kicks(struct vcpu *v)
 	return true;
 }
 
+void shim_owes(struct vcpu *v, bool yes)
+{
+}
+
 bool vcpu_park(struct vcpu *v)
 {
 	fake.parks++;
