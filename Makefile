@@ -75,6 +75,10 @@ run:                            ## boot Debian's kernel and print the counters; 
 
 unit-bins: $(UNIT_TESTS)        ## build the unit tests
 
+stress: all guests             ## all vCPUs against each other for an hour; STRESS_SECONDS=N
+	STRESS_ONLY=1 STRESS_SECONDS=$(or $(STRESS_SECONDS),3600) UMBRA_BUILD=$(abspath $(B)) bash tests/e2e/smp.sh
+.PHONY: stress
+
 check:                          ## every test there is; STEPS="unit boot" picks some
 	$(Q)scripts/deps --without perf
 	$(Q)$(MAKE) -s all initrd kernel

@@ -23,7 +23,7 @@
 enum {
 	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
-	OPT_TRACE, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
+	OPT_TRACE, OPT_VCPU_CPUS, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
 
 static const struct argp_option options[] = {
@@ -33,6 +33,8 @@ static const struct argp_option options[] = {
 	{ "append", 'p', "CMDLINE", 0, "Kernel command line", 1 },
 	{ "memory", 'm', "SIZE", 0, "Guest memory in bytes or with K, M, G, T (default 512M)", 1 },
 	{ "vcpus", 'c', "N", 0, "Virtual processors, 1 to 32; more than the host has cores works (default 1)", 1 },
+	{ "vcpu-cpus", OPT_VCPU_CPUS, "LIST|any", 0, "Host CPUs to pin the vCPUs to, in turn; any: none (default: consecutive "
+	  "ones if this process may use more CPUs than there are vCPUs, and there are several vCPUs)", 1 },
 	{ "initdomain", OPT_INITDOMAIN, NULL, 0, "Tell the guest it is the initial domain (SIF_INITDOMAIN)", 1 },
 	{ "no-fast-cmdline", OPT_NO_FAST, NULL, 0, "Do not add what makes a stock kernel fast to its command line", 1 },
 	{ "no-reboot", OPT_NO_REBOOT, NULL, 0, "A reboot of the guest ends the run", 1 },
@@ -314,6 +316,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_HELPER:
 		r = parse_choice("helper", arg, helper_choices, &choice);
 		config->helper = choice;
+		break;
+	case OPT_VCPU_CPUS:
+		config->vcpus_float = !strcmp(arg, "any");
+		if (!config->vcpus_float && cli_parse_list(arg, sysconf(_SC_NPROCESSORS_CONF) - 1, config->vcpu_cpus,
+							   VMM_MAX_VCPUS, &config->nr_vcpu_cpus))
+			return bad_value("vcpu-cpus", arg, "any, or numbers and ranges from 0 to %ld are needed, such as 0,2-3",
+					 sysconf(_SC_NPROCESSORS_CONF) - 1);
 		break;
 	case OPT_HELPER_CPUS:
 		if (cli_parse_list(arg, sysconf(_SC_NPROCESSORS_CONF) - 1, config->helper_cpus, VMM_MAX_VCPUS,

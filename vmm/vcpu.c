@@ -1,6 +1,7 @@
 /* vcpu.c - a vCPU's thread: run the guest, see to what it stopped for, run it again. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,10 @@
 /* The signal that ends KVM_RUN: a timer of the vCPU's own, or another thread's vcpu_wake(). */
 #define WAKE_SIGNAL SIGUSR1
 
-#define EVENT_RECHECK_NS 50000
+/* Where no event may be delivered the vCPU looks again after this long, then twice as long, up to the second: an emulated
+ * machine may need longer than the first just to get back into the guest. */
+#define EVENT_RECHECK_NS	50000u
+#define EVENT_RECHECK_MAX_NS	5000000u
 
 static __thread struct kvm_run *this_run;
 
@@ -62,6 +66,7 @@ int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id)
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_mutex_init(&v->ring_lock, NULL);
 	v->gs_selector = -1;
+	v->recheck_ns = EVENT_RECHECK_NS;
 	v->l4[MMU_KERNEL] = v->l4[MMU_USER] = MMU_NO_GFN;
 	v->cr0 = 0x80050033;
 	v->cr4 = 0x620;
@@ -191,6 +196,29 @@ static void handle(struct vcpu *v, const struct gate_exit *e)
 	}
 }
 
+/* Pins the thread. Consecutive CPUs by default, but only if one is left for others: the helper, the console, the host. */
+static void pin_thread(const struct vcpu *v)
+{
+	const struct vmm_config *c = v->vm->config;
+	unsigned skip = v->id;
+	cpu_set_t may, set;
+	int cpu = -1;
+
+	if (c->vcpus_float || sched_getaffinity(0, sizeof may, &may))
+		return;
+	if (c->nr_vcpu_cpus)
+		cpu = c->vcpu_cpus[v->id % c->nr_vcpu_cpus];
+	else if (v->vm->nr_vcpus > 1 && (unsigned)CPU_COUNT(&may) > v->vm->nr_vcpus)
+		for (cpu = 0; !CPU_ISSET(cpu, &may) || skip--; cpu++)
+			;
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof set, &set) && c->nr_vcpu_cpus)
+		fprintf(stderr, "umbra: vCPU %u cannot be pinned to CPU %d: %s; it runs on any\r\n", v->id, cpu, strerror(errno));
+}
+
 void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
@@ -201,6 +229,7 @@ void *vcpu_thread(void *arg)
 
 	this_run = v->run;
 	v->tid = gettid();
+	pin_thread(v);
 	sigaction(WAKE_SIGNAL, &sa, NULL);
 	/* Terminal signals belong to the main thread; this one must see its own. */
 	sigfillset(&set);
@@ -223,10 +252,14 @@ void *vcpu_thread(void *arg)
 		xen_timer_expired(v);
 		if (evtchn_pending(v)) {
 			/* On top of gate and shim nothing is delivered; they are over in microseconds. */
-			if (v->state != VCPU_MID_GATE && !shim_busy(v))
+			if (v->state != VCPU_MID_GATE && !shim_busy(v)) {
 				bounce_event(v);
-			else
-				v->recheck = vm_now(v->vm) + EVENT_RECHECK_NS;
+				v->recheck_ns = EVENT_RECHECK_NS;
+			} else {
+				v->recheck = vm_now(v->vm) + v->recheck_ns;
+				if (v->recheck_ns < EVENT_RECHECK_MAX_NS)
+					v->recheck_ns *= 2;
+			}
 		}
 		debugreg_before_run(v);
 		xen_timer_arm(v);

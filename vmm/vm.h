@@ -154,7 +154,8 @@ struct vcpu {
 	uint32_t shim_tail;		/* ring entries taken; ring_lock: any vCPU may take them */
 	pthread_mutex_t ring_lock;
 	struct feed *feed;		/* to the helper thread; NULL: there is none */
-	uint64_t recheck;		/* look at events again at this system time, 0: no */
+	uint64_t recheck;		/* look at events again at this system time, 0: no ... */
+	uint32_t recheck_ns;		/* ... and how much later the next time */
 	uint64_t storm_rip, storm_va;	/* a fault that comes back although the shadow allows it ... */
 	unsigned storm;			/* ... and how often it did in a row */
 	struct vcpu_counters counters;

@@ -62,6 +62,9 @@ struct vmm_config {
 	struct heuristic_feedback feedback;
 	int helper_cpus[VMM_MAX_VCPUS];	/* a helper thread on each */
 	unsigned nr_helper_cpus;	/* 0: one thread, on any */
+	int vcpu_cpus[VMM_MAX_VCPUS];	/* host CPUs of the vCPUs, in turn */
+	unsigned nr_vcpu_cpus;		/* 0: consecutive ones, if there are more of them than vCPUs, and several vCPUs */
+	bool vcpus_float;		/* on any */
 	unsigned helper_queue;		/* a test: room for so many events and trees; 0: the defaults */
 	unsigned helper_delay_us;	/* a test: the helper waits up to so long before each look */
 	enum vmm_gates gates;		/* user/kernel transitions inside the VM, where the host and shim allow it */
