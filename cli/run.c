@@ -21,7 +21,8 @@
 #define TRACE_MAX	(1u << 20)
 
 enum {
-	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
+	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_NUMA, OPT_MEMBIND, OPT_PREFERRED,
+	OPT_CPUNODEBIND, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_VCPU_CPUS, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 };
@@ -48,6 +49,10 @@ static const struct argp_option options[] = {
 	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off (default), kvm8 (the aligned 8), xen32 (32 "
 	  "forward) or N on both sides", 2 },
 	{ "populate", OPT_POPULATE, NULL, 0, "Allocate all of the guest's memory before it runs", 2 },
+	{ "numa", OPT_NUMA, "POLICY", 0, "Which NUMA nodes memory comes from: off (default), local, interleave, bind; 'help' explains", 2 },
+	{ "membind", OPT_MEMBIND, "NODES", 0, "... from these nodes only: 0,2-3 or all", 2 },
+	{ "preferred", OPT_PREFERRED, "NODE", 0, "... from this node while it has some", 2 },
+	{ "cpunodebind", OPT_CPUNODEBIND, "NODES", 0, "vCPUs run on the processors of these nodes", 2 },
 	{ "host-pages", OPT_HOST_PAGES, "huge|small", 0, "Pages behind the guest's memory; huge, the default, is a wish", 2 },
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
 	{ "fill-linear", OPT_FILL_LINEAR, "on|off", 0, "At a fault in the kernel's map of all memory, build the whole table's "
@@ -362,6 +367,27 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_POPULATE:
 		config->populate = true;
 		break;
+	case OPT_NUMA:
+		if (!strcmp(arg, "help")) {
+			numa_policy_help(stdout);
+			exit(0);
+		}
+		config->numa.policy = numa_policy_find(arg);
+		if (!config->numa.policy && strcmp(arg, "off"))
+			return bad_value("numa", arg, "not one of: off, local, interleave, bind");
+		break;
+	case OPT_MEMBIND:
+		if (numa_parse_nodes(arg, &config->numa.membind))
+			return bad_value("membind", arg, "not a list of nodes such as 0,2-3");
+		break;
+	case OPT_PREFERRED:
+		r = parse_number("preferred", arg, 0, NUMA_MAX_NODES - 1, &n);
+		config->numa.preferred = n;
+		break;
+	case OPT_CPUNODEBIND:
+		if (numa_parse_nodes(arg, &config->numa.cpunodebind))
+			return bad_value("cpunodebind", arg, "not a list of nodes such as 0,2-3");
+		break;
 	case OPT_HOST_PAGES:
 		r = parse_choice("host-pages", arg, page_choices, &choice);
 		config->huge = choice;
@@ -436,6 +462,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			arg);
 		return EINVAL;
 	case ARGP_KEY_END:
+		if (!config->numa.policy && (config->numa.membind || config->numa.preferred >= 0 || config->numa.cpunodebind))
+			config->numa.policy = numa_policy_find("bind");
 		if (config->fault_map && !config->stats) {
 			fputs("umbra run: --fault-map goes into the file of --stats=FILE, which is not given\n", stderr);
 			return EINVAL;

@@ -10,7 +10,8 @@ UNIT_LD_bench := -ljansson -lm
 UNIT_LD_report := -ljansson -lm
 UNIT_ALSO_report := $(B)/libumbra-bench.a
 UNIT_LD_cli := -ljansson
-UNIT_ALSO_cli := $(B)/libumbra-helper.a $(B)/libumbra-mmu.a
+UNIT_LD_numa := -lnuma
+UNIT_ALSO_cli := $(B)/libumbra-helper.a $(B)/libumbra-numa.a $(B)/libumbra-mmu.a
 
 # The libraries are known only once every fragment was read.
 unit_module = $(word 2,$(subst _, ,$(notdir $(1))))

@@ -1,6 +1,6 @@
 # vmm/: the virtual machine monitor.
 VMM_LIB  := $(B)/libumbra-vmm.a
-VMM_LIBS := -lZydis -ljansson -lz -llzma -lzstd -llz4 -llzo2 -lbz2 -lm
+VMM_LIBS := -lZydis -ljansson -lz -llzma -lzstd -llz4 -llzo2 -lbz2 -lnuma -lm
 $(VMM_LIB): $(call objs,vmm)
 ALL += $(VMM_LIB)
 

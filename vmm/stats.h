@@ -38,6 +38,9 @@ const char *stats_helper_word(enum vmm_helper helper);
 json_t *stats_helper_config(const struct vmm_config *config);
 json_t *stats_helper_json(struct vm *vm);
 
+/* placement.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
+json_t *placement_json(const struct vm *vm);
+
 /* stats_ept.c: from the counters of a run, or of a part of it. NULL: no memory. */
 json_t *stats_kvm_json(const struct kvm_counts *k);
 json_t *stats_ept_json(const struct vm *vm, const struct mmu_stats *m, const struct kvm_counts *k);

@@ -346,6 +346,7 @@ static void fill_report(struct builder *b, json_t *root)
 	o = stats_ept_json(b->vm, &m, &k);
 	stats_ept_describe(b->vm, o);
 	set(b, root, "ept", o);
+	set(b, root, "numa", placement_json(b->vm));
 	set(b, root, "kvm", stats_kvm_json(&k));
 	set(b, root, "frames", stats_frames_json(b->vm));
 	if (b->live)

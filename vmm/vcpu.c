@@ -246,6 +246,7 @@ void *vcpu_thread(void *arg)
 	if (started && v->id == 0)
 		measure_transitions(v);
 	profile_thread_begin(v);
+	placement_thread(v);
 	while (started && !atomic_load(&v->vm->stop)) {
 		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
 		atomic_store(&v->wake, false);

@@ -31,6 +31,7 @@ void vmm_config_init(struct vmm_config *c)
 		.link_ahead = true,
 		.shim = (1u << SHIM_BITS) - 1,
 		.huge = true,
+		.numa = { .preferred = -1 },
 		.table = true,
 		.sample_every = 16,
 		.trace_exits = 64,
@@ -208,6 +209,10 @@ static int machine_create(struct vm *vm, const char **what)
 	vm->mon = map_memory(vm->mon_frames, c->huge);
 	if (vm->ram == MAP_FAILED || vm->mon == MAP_FAILED)
 		return -errno;
+	*what = NULL;			/* says it itself */
+	r = placement_start(vm);
+	if (r)
+		return r;
 	*what = "allocating all of the guest's memory (--populate)";
 	if (c->populate && madvise(vm->ram, vm->ram_frames << 12, MADV_POPULATE_WRITE))
 		return -errno;
@@ -339,7 +344,8 @@ static int run_once(const struct vmm_config *config, bool *again)
 
 	r = machine_create(&vm, &what);
 	if (r) {
-		fprintf(stderr, "umbra: %s: %s\n", what, strerror(-r));
+		if (what)
+			fprintf(stderr, "umbra: %s: %s\n", what, strerror(-r));
 		code = VMM_EXIT_ERROR;
 		goto out;
 	}

@@ -224,6 +224,7 @@ struct vm {
 	uint64_t helper_lag[HELPER_LAGS];	/* atomic: records that waited 2^i to 2^(i+1) ns for an idle helper */
 	bool gates;			/* transitions between user and kernel inside the VM */
 	struct transition_costs costs;
+	struct numa_topology topology;	/* nr_nodes 0: not known */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
 
@@ -314,6 +315,10 @@ void monitor_set_ldt(struct vcpu *v, unsigned entries);
 
 /* The gate pages of both roots, as vm->gates wants them. While no vCPU runs. */
 void monitor_build_gates(struct vm *vm);
+
+/* ---- placement.c: NUMA nodes ------------------------------------------------------------------------------------------ */
+int placement_start(struct vm *vm);
+void placement_thread(struct vcpu *v);
 
 /* ---- measure.c ------------------------------------------------------------------------------------------------------ */
 void measure_transitions(struct vcpu *v);

@@ -11,6 +11,7 @@
 
 #include "helper/helper.h"
 #include "mmu/mmu.h"
+#include "numa/numa.h"
 
 #define VMM_MAX_VCPUS	32
 
@@ -53,6 +54,7 @@ struct vmm_config {
 	unsigned sample_every;		/* of about so many prebuilt entries the use of one is observed; 0: none */
 	bool large;
 	bool fill_linear, link_ahead;
+	struct numa_config numa;	/* where memory and vCPUs are put */
 	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */
