@@ -396,12 +396,11 @@ int helper_start(const struct helper_config *config, struct helper **out)
 	memcpy(h->sources, config->sources, config->nr_sources * sizeof *h->sources);
 	for (unsigned i = 0; i < n; i++)
 		h->workers[i].wake_fd = h->workers[i].stop_fd = -1;
-	for (h->nr_workers = 0; h->nr_workers < n; h->nr_workers++) {
-		r = start_worker(h, h->nr_workers, config);
-		if (r) {
-			h->nr_workers++;	/* what there is of it has to go */
+	h->nr_workers = n;		/* before the first of them looks */
+	for (unsigned i = 0; i < n; i++) {
+		r = start_worker(h, i, config);
+		if (r)
 			goto fail;
-		}
 	}
 	*out = h;
 	return 0;
