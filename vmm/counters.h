@@ -40,6 +40,8 @@
 	X(polls,	"... for named events, as a waiter for a lock does") \
 	X(remote_flushes, "times other vCPUs had to flush their TLBs") \
 	X(remote_waits,	"vCPUs that had to leave the guest for it") \
+	X(ring_waits,	"waits for a shim's ring that another vCPU was taking up") \
+	X(pin_waits,	"waits for a pin that another vCPU was applying") \
 	X(kick_rounds,	"kick lists handed to the gate") \
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \
