@@ -472,11 +472,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			return bad_value("mmu", "nested", "this mode runs one vCPU: leave --vcpus out");
 		if (config->trace && config->mmu == VMM_MMU_NESTED)
 			return bad_value("trace", config->trace, "heuristics see nothing with --mmu=nested");
-		if (config->vcpus > 1 && config->mmu == VMM_MMU_NESTED) {
-			fputs("umbra run: --mmu=nested runs one vCPU: its frames know no second processor's TLB. Use --vcpus=1 or "
-			      "--mmu=shadow\n", stderr);
-			return EINVAL;
-		}
 		if (config->kernel && *config->kernel)
 			break;
 		fputs("umbra run: a kernel is needed: --kernel=FILE ('scripts/fetch-kernel' gets Debian's)\n", stderr);

@@ -43,7 +43,7 @@ usage 'memory=99999999999999999999' --memory=99999999999999999999
 usage 'memory=17000001.*4K' --memory=17000001
 usage 'vcpus=0' --vcpus=0
 usage 'vcpus=99' --vcpus=99
-usage 'vcpus=2' --vcpus=2
+usage 'vcpu-cpus=x' --vcpu-cpus=x
 usage 'fill=sometimes.*lazy, eager' --fill=sometimes
 usage 'prefetch=0' --prefetch=0
 usage 'prefetch=512' --prefetch=512
@@ -53,7 +53,15 @@ usage 'shadow-pages=1' --shadow-pages=1
 usage 'shadow-pages=99999999999' --shadow-pages=99999999999
 usage 'kick=hard' --kick=hard
 usage 'large=maybe' --large=maybe
-usage 'mmu=nested' --mmu=nested
+usage 'mmu=sideways.*shadow, nested' --mmu=sideways
+usage 'mmu=nested.*vcpus' --mmu=nested --vcpus=2
+usage 'gates=open.*auto, vmm, invm' --gates=open
+usage 'host-pages=large' --host-pages=large
+usage 'numa=maybe' --numa=maybe
+usage 'membind=x' --membind=x
+usage 'cpunodebind=64' --cpunodebind=64
+usage 'preferred=-1' --preferred=-1
+refused "a NUMA node that is not there" 1 'node 63 has no memory' -k /dev/null --membind=63
 usage 'timeout=0' --timeout=0
 usage 'timeout=soon' --timeout=soon
 usage 'expect=\[' --expect='['
