@@ -178,7 +178,7 @@ static void probe_kvm(struct vmm_host *host)
 		host->kvm_error = -errno;
 		return;
 	}
-	host->api_version = ioctl(fd, KVM_GET_API_VERSION);
+	host->api_version = ioctl(fd, KVM_GET_API_VERSION, 0);
 	if (host->api_version != KVM_API_VERSION) {
 		host->kvm_error = -ENODEV;
 	} else {

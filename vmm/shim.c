@@ -301,7 +301,7 @@ static uint32_t drain(struct vcpu *by, struct vcpu *o)
 	uint32_t head, n, removals;
 
 	if (__atomic_load_n(&d->head, __ATOMIC_ACQUIRE) == __atomic_load_n(&o->shim_tail, __ATOMIC_ACQUIRE) &&
-	    __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE) == s->seen[o->id])
+	    __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE) == __atomic_load_n(&s->seen[o->id], __ATOMIC_RELAXED))
 		return 0;
 	lock_counted(&o->ring_lock, &by->counters.vcpu.ring_waits);
 	removals = __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE);	/* whose lines are before head */
