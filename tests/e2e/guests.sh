@@ -93,15 +93,15 @@ shim() {	# $1: kernel, $2: what the mode is, as the kernel checks it, rest: opti
 	check "$kernel${*:+ [$*]}: frames as in the other modes" "$found, not $frames" test -n "$found" -a "$found" = "$frames"
 }
 lines=1
-shim shim "shim=on gates=invm"
+shim shim "shim=on gates=invm" --gates=invm
 lines=
-shim shim-high "shim=on gates=invm"
+shim shim-high "shim=on gates=invm" --gates=invm
 shim shim "shim=off gates=vmm" --shim=off
 shim shim "shim=on gates=vmm" --gates=vmm
-shim shim "shim=on gates=invm" --shim=stack,segment,iret
-shim shim "shim=on gates=invm" --fill=eager --prefetch=xen32 --audit=3
-shim shim "shim=on gates=invm" --shadow-pages=64 --prefetch=16 --audit=2
-shim shim "shim=on gates=invm" --helper=on --fill=lazy
+shim shim "shim=on gates=invm" --gates=invm --shim=stack,segment,iret
+shim shim "shim=on gates=invm" --gates=invm --fill=eager --prefetch=xen32 --audit=3
+shim shim "shim=on gates=invm" --gates=invm --shadow-pages=64 --prefetch=16 --audit=2
+shim shim "shim=on gates=invm" --gates=invm --helper=on --fill=lazy
 shim shim-high "shim=on gates=vmm" --gates=vmm --shadow-pages=64
 for feature in mmu mmuext multicall stack segment timer misc iret; do
 	shim shim "shim=on gates=vmm" --shim=$feature

@@ -14,7 +14,7 @@ said() { tr -d '\r' <"$tmp/out" | grep -av '^note: '; }
 boot() {	# $1: kernel, rest: options
 	local kernel=$1
 	shift
-	LIMIT=60 run -q -k "$guests/$kernel.elf" -m 64M --timeout 50s -p "seed=$seed shim=on gates=invm" "$@"
+	LIMIT=60 run -q -k "$guests/$kernel.elf" -m 64M --timeout 50s -p "seed=$seed shim=on gates=invm" --gates=invm "$@"
 }
 
 declare -A expected

@@ -39,8 +39,8 @@ guest mmu one --audit=3 --kick=rewrite
 for kernel in mmu user events traps nested; do
 	guest $kernel one --shim=off
 done
-guest shim "one shim=on gates=invm"
-guest shim-high "one shim=on gates=invm"
+guest shim "one shim=on gates=invm" --gates=invm
+guest shim-high "one shim=on gates=invm" --gates=invm
 guest shim "one shim=on gates=vmm" --gates=vmm
 guest shim "one shim=off gates=vmm" --shim=off
 guest nested one --kick=rewrite

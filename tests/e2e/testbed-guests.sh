@@ -19,11 +19,11 @@ guests=$(cat <<-'END'
 	mmu, shim off|mmu||--shim=off
 	mmu, every entry rewritten|mmu||--kick=rewrite
 	mmu, 48 pages, audit 3|mmu|seed=3|--shadow-pages=48 --fill=eager --prefetch=xen32 --audit=3
-	shim|shim|late=200000 shim=on gates=invm|
-	shim, inline calls, 64 pages|shim-high|late=200000 shim=on gates=invm|--shadow-pages=64 --fill=eager
+	shim|shim|late=200000 shim=on gates=invm|--gates=invm
+	shim, inline calls, 64 pages|shim-high|late=200000 shim=on gates=invm|--gates=invm --shadow-pages=64 --fill=eager
 	shim, gates by the VMM|shim|late=200000 shim=on gates=vmm|--gates=vmm
 	shim, off|shim|late=200000 shim=off gates=vmm|--shim=off
-	shim, helper|shim|late=200000 shim=on gates=invm|--helper=on
+	shim, helper|shim|late=200000 shim=on gates=invm|--gates=invm --helper=on
 	smp|smp|cpus=2 rounds=40|-c 2
 	smp, shim off|smp-high|cpus=3 rounds=40|-c 3 --shim=off
 	nested|nested|nested=1|--mmu=nested --audit=3
