@@ -327,7 +327,7 @@ static void from_exception(struct vcpu *v, struct gate_exit *e, unsigned vector)
 	}
 	if (vector == 14 && f->rip == GATE_VA + GATE_USER_FAULT && v->mode == MMU_KERNEL && context_from_shim(v, e))
 		return;
-	if (vector != 14 && v->mode == MMU_KERNEL && shim_refused_user(v, f->rip)) {
+	if (v->mode == MMU_KERNEL && shim_refused_user(v, f->rip)) {
 		e->vector = 13;
 		return;
 	}
