@@ -56,7 +56,8 @@ static json_t *nodes_of(const struct vm *vm, const void *at, uint64_t frames)
 	uint64_t pages[NUMA_MAX_NODES], absent;
 	json_t *o;
 
-	if (numa_census(at, frames << 12, pages, &absent))
+	/* Where there is one node, the answer is not worth a look at every page. */
+	if (vm->topology.nr_nodes < 2 || numa_census(at, frames << 12, pages, &absent))
 		return json_null();
 	o = json_pack("{sI s{}}", "not_allocated", (json_int_t)absent, "by_node");
 	for (unsigned i = 0; o && i <= vm->topology.highest; i++) {
@@ -89,7 +90,8 @@ static int processor_of(pid_t tid)
 	return cpu;
 }
 
-/* Policy, nodes, and where the frames of 4 KiB are by the kernel's word. NULL: no memory. Any thread. */
+/* Policy, nodes, and, if there are several, where the frames of 4 KiB are by the kernel's word. NULL: no memory. Any
+ * thread. */
 json_t *placement_json(const struct vm *vm)
 {
 	const struct numa_topology *t = &vm->topology;
