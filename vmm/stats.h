@@ -38,7 +38,7 @@ const char *stats_helper_word(enum vmm_helper helper);
 json_t *stats_helper_config(const struct vmm_config *config);
 json_t *stats_helper_json(struct vm *vm);
 
-/* placement.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
+/* placement_json.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
 json_t *placement_json(const struct vm *vm);
 
 /* stats_ept.c: from the counters of a run, or of a part of it. NULL: no memory. */
