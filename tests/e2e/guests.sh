@@ -116,6 +116,16 @@ for options in "" --shim=off --gates=vmm "--audit=1 --fill=eager" "--shadow-page
 	guest smp-high "4 vCPUs${options:+, $options}" "seed=$((seed + 1)) cpus=4" -c 4 $options
 done
 guest smp "16 vCPUs" "seed=$seed cpus=16" -c 16
+# pattern|options: pages in the hands of several vCPUs, every word checked.
+while IFS='|' read -r cmdline options; do
+	# shellcheck disable=SC2086
+	guest numa "$cmdline${options:+, $options}" "seed=$seed cpus=4 rounds=200000 $cmdline" -c 4 $options
+done <<'PATTERNS'
+pattern=phases|
+pattern=writeshared map=own|--audit=1
+pattern=readshared roots=own|--helper=on
+pattern=uniform map=own roots=own|--shadow-pages=96
+PATTERNS
 
 # kernel|options
 while IFS='|' read -r kernel options; do
