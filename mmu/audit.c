@@ -62,8 +62,8 @@ static void check_leaf_rights(struct mmu_cpu *cpu, const struct shadow_key *key,
 		complain(cpu, ENTRY_FMT "2 MiB over a region that must not be", ENTRY_ARGS(spte, key, index));
 	if (!(spte & MMU_PTE_W))
 		return;
-	if (flags & FRAME_WPROT)
-		complain(cpu, ENTRY_FMT "maps a page table writable", ENTRY_ARGS(spte, key, index));
+	if (key->level == 1 && (flags & FRAME_READ_ONLY))
+		complain(cpu, ENTRY_FMT "writable, flags of the frame %#x", ENTRY_ARGS(spte, key, index), flags);
 	if (key->level == 1 && is_logging(mmu) && !dirty_test(mmu, gfn))
 		complain(cpu, ENTRY_FMT "maps a clean frame writable", ENTRY_ARGS(spte, key, index));
 	if ((spte & SPTE_OVERRIDE) && (!(flags & FRAME_UNSYNC) || (key->role & ROLE_STRICT)))
@@ -207,10 +207,12 @@ static void check_frame_state(struct mmu_cpu *cpu, uint64_t gfn, unsigned nr_lea
 	if (!!(flags & FRAME_WPROT) != (table && !(flags & FRAME_UNSYNC)))
 		complain(cpu, "gfn %#llx: flags %#x of a frame that is %s table", (unsigned long long)gfn, flags,
 			 table ? "a" : "no");
-	if (!!(flags & FRAME_SPECIAL) != (table || (flags & FRAME_MOVING)))
+	if (!!(flags & FRAME_SPECIAL) != (table || (flags & FRAME_APART)))
 		complain(cpu, "gfn %#llx: flags %#x: special?", (unsigned long long)gfn, flags);
 	if ((flags & FRAME_UNSYNC) && (!(flags & FRAME_LISTED) || f->nr_upper || f->pin > 1))
 		complain(cpu, "gfn %#llx: flags %#x: out of sync and must not be", (unsigned long long)gfn, flags);
+	if ((flags & FRAME_WATCH) && table)
+		complain(cpu, "gfn %#llx: a table is watched", (unsigned long long)gfn);
 	if ((flags & FRAME_MOVING) && f->rmap)
 		complain(cpu, "gfn %#llx is moving and mapped", (unsigned long long)gfn);
 	for (id = f->rmap; id; id = mmu->links[id - 1].next) {

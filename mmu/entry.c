@@ -92,7 +92,7 @@ static void note_write(struct mmu *mmu, const struct want *want, bool large, uns
 {
 	uint32_t frame = frame_flags(mmu, want->gfn);
 
-	if ((flags & APPLY_WRITE) && !large && !(frame & (FRAME_WPROT | FRAME_MOVING)) &&
+	if ((flags & APPLY_WRITE) && !large && !(frame & FRAME_READ_ONLY) &&
 	    (want->w || ((flags & APPLY_OVERRIDE) && (frame & FRAME_UNSYNC))))
 		dirty_set(mmu, want->gfn);
 }
@@ -204,6 +204,16 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 	return present;
 }
 
+/* May a leaf be put where there is none? Bucket lock. A watched frame is mapped only for who asks for it. */
+static bool may_install(const struct mmu *mmu, const struct want *want, bool large, unsigned source)
+{
+	uint32_t flags = frame_flags(mmu, want->gfn);
+
+	if (large)
+		return region_may_be_large(mmu, want->gfn);
+	return !(flags & FRAME_MOVING) && (!(flags & FRAME_WATCH) || source == MMU_SRC_DEMAND);
+}
+
 int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, unsigned source,
 		     unsigned flags)
 {
@@ -214,15 +224,19 @@ int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 	struct spin *bucket;
 	int r;
 
-	if ((spte & MMU_PTE_P) && !spte_is_leaf(level, spte))
+	/* A link gives way to a large leaf, if that can be: a look without the lock saves links that would be made anew. */
+	if ((spte & MMU_PTE_P) && !spte_is_leaf(level, spte)) {
+		if (want->kind == WANT_BIG && !region_may_be_large(mmu, want->gfn))
+			return -EAGAIN;
 		entry_remove(cpu, page, index);
-	else if (fix_present_leaf(cpu, page, index, level, want, flags, &changed))
+	} else if (fix_present_leaf(cpu, page, index, level, want, flags, &changed)) {
 		return 1;
+	}
 	if (!(flags & APPLY_INSTALL) || want->kind != (large ? WANT_BIG : WANT_LEAF))
 		return 0;
 	bucket = bucket_of(mmu, want->gfn);
 	spin_lock(bucket);
-	if (large ? !region_may_be_large(mmu, want->gfn) : !!(frame_flags(mmu, want->gfn) & FRAME_MOVING)) {
+	if (!may_install(mmu, want, large, source)) {
 		r = -EAGAIN;
 	} else {
 		note_write(mmu, want, large, flags);

@@ -15,6 +15,7 @@ struct fault {
 	struct gwalk walk;
 	bool override;		/* a PT write through a read-only mapping */
 	bool pt_write;		/* a table went out of sync or was dropped for it */
+	bool watched;
 };
 
 static bool write_access(const struct fault *f)
@@ -91,7 +92,7 @@ static bool any_leaf_linked(const struct mmu *mmu, uint64_t gfn)
 }
 
 /*
- * A write to a frame that may be a page table. 0: go on, the frame may be mapped writable. MMU_TRUE: it may not.
+ * A write to a frame that may be a page table, or watched. 0: go on, the frame may be mapped writable. MMU_TRUE: it may not.
  * A mapping that is writable in the guest says that the guest gave the table up, unless it pinned it: its shadows go. A
  * leaf table that is still linked is written for real, so that it goes out of sync instead.
  */
@@ -103,9 +104,14 @@ static int prepare_write(struct fault *f)
 	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
 	int r = MMU_TRUE;
 
-	if (!f->override && !(frame_flags(cpu->mmu, gfn) & FRAME_WPROT))
+	if (!f->override && !(frame_flags(cpu->mmu, gfn) & (FRAME_WPROT | FRAME_WATCH)))
 		return 0;
 	spin_lock(lock);
+	if (!f->override && !(frame_flags(cpu->mmu, gfn) & FRAME_WPROT)) {
+		watch_end(cpu, gfn);
+		r = 0;
+		goto out;
+	}
 	if (frame->pin > 1 || (f->override && (frame->nr_upper || !frame_is_table(frame))))
 		goto out;
 	if (frame->nr_upper && (walk_uses_upper(&f->walk, gfn) || !zap_shadows(cpu, gfn, true)))
@@ -344,6 +350,7 @@ static int attempt(struct fault *f)
 		return r;
 	if (any_moving(mmu, w))
 		return MMU_AGAIN;
+	f->watched |= !!(frame_flags(mmu, w->gfn) & FRAME_WATCH);
 	if (write_access(f)) {
 		r = prepare_write(f);
 		if (r) {
@@ -393,7 +400,7 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 {
 	const uint32_t fetch = cpu->mmu->cfg.nx ? MMU_PF_FETCH : 0;
 	struct fault f = { .cpu = cpu, .mode = mode, .va = va.a, .access = access & (MMU_PF_W | fetch) };
-	struct mmu_result result = { 0 };
+	struct mmu_result result = { .gfn = MMU_NO_GFN, .write = access & MMU_PF_W };
 	bool before;
 	unsigned tries, level;
 	int r = MMU_TRUE;
@@ -418,6 +425,12 @@ out:
 	result.verdict = r;
 	if (r == MMU_TRUE || r == MMU_BAD)
 		result.error_code = f.walk.error_code;
+	if (r == MMU_HIDDEN || r == MMU_SPURIOUS) {
+		result.gfn.n = f.walk.gfn;
+		result.watched = f.watched;
+	}
+	if (result.watched)
+		STAT(cpu, watch_faults);
 	count_verdict(cpu, r);
 	PROBE(fault__exit, f.va, f.mode, r, result.error_code);
 	if (cpu->mmu->cfg.audit >= 3 && ++cpu->faults % 64 == 0)

@@ -11,7 +11,7 @@
  *	page lock	one per shadow page. Entries 0 -> present, and whether the page is alive
  *	parents lock	one per shadow page: the list of entries that link it, and changing or clearing such an entry
  *	bucket lock	hashed by gfn >> 9. The leaf entries that map the frame, changing or clearing one; FRAME_WPROT,
- *			_MOVING, _SPECIAL; the 2 MiB region's state
+ *			_MOVING, _WATCH, _SPECIAL; the 2 MiB region's state
  *
  * So a present entry is changed or cleared without its page's lock, under the lock of the list it is on. Descriptors of
  * shadow pages are never freed: a stale pointer is found out by its generation, under the page or parents lock.
@@ -73,10 +73,14 @@ struct spage {
 
 #define FRAME_WPROT	(1u << 0)	/* no sPTE maps it writable: a page table in sync */
 #define FRAME_MOVING	(1u << 1)	/* no sPTE maps it at all */
-#define FRAME_SPECIAL	(1u << 2)	/* table or moving: counted in its region, which no 2 MiB sPTE maps */
+#define FRAME_SPECIAL	(1u << 2)	/* table, or FRAME_APART: counted in its region, which no 2 MiB sPTE maps */
 #define FRAME_UNSYNC	(1u << 3)	/* level-1 table that the guest may write directly */
 #define FRAME_LISTED	(1u << 4)	/* to be compared with its shadows at the next flush */
 #define FRAME_MIXED	(1u << 5)	/* level-3 table: kernel roots need a permissive shadow of it */
+#define FRAME_WATCH	(1u << 6)	/* no table. Until its next write nobody maps it writable, or without a fault */
+
+#define FRAME_READ_ONLY	(FRAME_WPROT | FRAME_MOVING | FRAME_WATCH)	/* no leaf maps it writable */
+#define FRAME_APART	(FRAME_MOVING | FRAME_WATCH)	/* frame and bucket lock to change, then frame_refresh() */
 
 struct gframe {
 	uint32_t rmap;		/* id + 1 of the first 4 KiB leaf that maps the frame */
@@ -280,7 +284,7 @@ static inline void dirty_set(struct mmu *mmu, uint64_t gfn)
 /* May a leaf map the frame writable? Bucket lock. */
 static inline bool frame_may_write(const struct mmu *mmu, uint64_t gfn)
 {
-	return !(frame_flags(mmu, gfn) & (FRAME_WPROT | FRAME_MOVING)) && (!is_logging(mmu) || dirty_test(mmu, gfn));
+	return !(frame_flags(mmu, gfn) & FRAME_READ_ONLY) && (!is_logging(mmu) || dirty_test(mmu, gfn));
 }
 
 /* ---- walk.c: the guest's tables ------------------------------------------------------------------------------- */
@@ -294,6 +298,7 @@ struct gwalk {
 	uint32_t error_code;
 };
 
+/* An entry of a table as it is at some moment of the call, whether the table is moved meanwhile or not. */
 uint64_t gpte_load(const struct mmu *mmu, uint64_t table, unsigned index);
 bool gpte_reserved(const struct mmu *mmu, unsigned level, uint64_t gpte);
 static inline bool gpte_is_leaf(unsigned level, uint64_t gpte)
@@ -467,6 +472,11 @@ void touched_by_fault(struct mmu_cpu *cpu, const struct gwalk *w, enum mmu_verdi
 void touched_by_prebuild(struct mmu_cpu *cpu, uint64_t gfn);
 /* The leaf `id`, whose value is or was `spte`, has been used without a fault. cpu: NULL if the thread has none. */
 void touched_by_use(struct mmu *mmu, struct mmu_cpu *cpu, uint32_t id, uint64_t spte);
+
+/* ---- watch.c --------------------------------------------------------------------------------------------------- */
+
+/* Frame lock. The guest writes the frame: its watch is over. */
+void watch_end(struct mmu_cpu *cpu, uint64_t gfn);
 
 /* ---- audit.c --------------------------------------------------------------------------------------------------- */
 

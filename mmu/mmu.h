@@ -157,6 +157,9 @@ enum mmu_verdict {
 struct mmu_result {
 	enum mmu_verdict verdict;
 	uint32_t error_code;	/* for MMU_TRUE and MMU_BAD: P, W, FETCH as found by the walk; U iff mode is MMU_USER */
+	gfn_t gfn;		/* for MMU_HIDDEN and MMU_SPURIOUS: the 4 KiB frame that the access lands in; else MMU_NO_GFN */
+	bool write;		/* the access is one */
+	bool watched;		/* that frame was watched (mmu_watch()) when the fault came; a write has ended that */
 };
 
 /* `access`: MMU_PF_W and MMU_PF_FETCH as in the hardware's error code; other bits are ignored. The space is the one
@@ -166,8 +169,7 @@ struct mmu_result mmu_fault(struct mmu_cpu *cpu, enum mmu_mode mode, gva_t va, u
 /* ---- what the guest does to its tables ------------------------------------------------------------------------- */
 
 /* Explicit update: stores `gpte` in entry `index` of `table` and brings every shadow of the table in line. With
- * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL.
- * -EAGAIN: the table's frame is being moved; nothing was stored. */
+ * `preserve_ad`, A and D that the old entry had are kept, atomically (Xen: MMU_PT_UPDATE_PRESERVE_AD). -EINVAL. */
 int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, bool preserve_ad);
 /* The same when the store has already happened by other means (a ring that the guest filled). */
 int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index);
@@ -288,15 +290,27 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
 /*
  * Moves a guest frame, with the guest running:
  *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
- *   (copy the 4 KiB from mmu_mfn_hva(old) to the new frame)
- *   commit  the pmap names `to`; faults fill from it. Or abort: the old frame stays
+ *   commit  copies the 4 KiB, and the pmap names `to`; faults fill from it. Or abort: the old frame stays
  * begin: -EINVAL out of range, -EBUSY already moving, or a page table that is pinned or loaded as a root; shadows of
- * any other table are dropped. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame is moving
- * still. One mover per frame; different frames at once are fine.
+ * any other table are dropped, a watch ends. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame
+ * is moving still. One mover per frame; different frames at once are fine.
+ *
+ * Guest tables are walked without locks. A walk that overlaps the commit may still read the old place; the value is not
+ * used if the frame has moved since. So the caller leaves the old place as it is, and puts nothing else there, until each
+ * thread that was inside a function of this header at the commit has been seen outside.
  */
 int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn);
 int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to);
 void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn);
+
+/*
+ * Watches who uses a frame: no sPTE maps it any more. From the kicks on, the first access by each shadow table is a
+ * hidden fault (mmu_result.watched): leaves are read-only and are made for faults alone, nobody prebuilds them. The first
+ * write by the guest ends it, or a move, or use as a page table. Again on a watched frame: from the beginning. No 2 MiB
+ * sPTE covers the frame meanwhile. -EINVAL out of range, -EBUSY moving, or a page table.
+ */
+int mmu_watch(struct mmu_cpu *cpu, gfn_t gfn);
+void mmu_unwatch(struct mmu_cpu *cpu, gfn_t gfn);
 
 /* ---- dirty logging (live migration, snapshots) ------------------------------------------------------------------ */
 
@@ -369,6 +383,8 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(kick_entries,		"sPTEs queued for a kick") \
 	X(kick_tables,		"whole tables queued for a kick") \
 	X(remaps,		"frames moved") \
+	X(watches,		"frames watched") \
+	X(watch_faults,		"hidden or spurious faults on watched frames") \
 	X(touched,		"distinct guest frames that faults led to, page tables included (touched.c)") \
 	X(touched_tables,	"... of them page tables walked") \
 	X(touched_2m,		"distinct 2 MiB regions with one of them") \

@@ -51,6 +51,7 @@ int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn)
 			shadow_zap(cpu, page, false);
 	spin_lock(bucket);
 	frame_set(mmu, gfn.n, FRAME_MOVING);
+	frame_clear(mmu, gfn.n, FRAME_WATCH);
 	rmap_drop(cpu, gfn.n);
 	rmap_drop_large(cpu, gfn.n);
 	spin_unlock(bucket);
@@ -81,7 +82,18 @@ static bool region_whole(const struct mmu *mmu, uint64_t gfn)
 	return !(first % REGION_FRAMES);
 }
 
-/* Frame lock. False: the frame was not moving. */
+/* By words: a walk without locks may read either frame, `to` if that was a place of this or another frame before. */
+static void copy_frame(struct mmu *mmu, uint64_t to, uint64_t from)
+{
+	uint64_t *t = mmu_mfn_hva(mmu, (mfn_t){ to });
+	const uint64_t *f = mmu_mfn_hva(mmu, (mfn_t){ from });
+	unsigned i;
+
+	for (i = 0; i < MMU_PAGE_SIZE / 8; i++)
+		__atomic_store_n(&t[i], __atomic_load_n(&f[i], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+}
+
+/* Frame lock: nobody of ours stores into the frame. False: it was not moving. */
 static bool end_move(struct mmu_cpu *cpu, uint64_t gfn, uint64_t to, bool commit)
 {
 	struct mmu *mmu = cpu->mmu;
@@ -90,6 +102,8 @@ static bool end_move(struct mmu_cpu *cpu, uint64_t gfn, uint64_t to, bool commit
 
 	if (!moving)
 		return false;
+	if (commit)
+		copy_frame(mmu, to, pmap_get(mmu, gfn));
 	spin_lock(bucket);
 	if (commit) {
 		__atomic_store_n(&mmu->m2g[to], gfn, __ATOMIC_RELEASE);

@@ -360,8 +360,10 @@ void frame_refresh(struct mmu_cpu *cpu, uint64_t gfn)
 		frame_clear(mmu, gfn, FRAME_UNSYNC);	/* only leaf tables can be followed */
 
 	spin_lock(bucket);
+	if (table)
+		frame_clear(mmu, gfn, FRAME_WATCH);
 	flags = frame_flags(mmu, gfn);
-	special = table || (flags & FRAME_MOVING);
+	special = table || (flags & FRAME_APART);
 	if (special && !(flags & FRAME_SPECIAL)) {
 		frame_set(mmu, gfn, FRAME_SPECIAL);
 		r->special++;

@@ -41,14 +41,12 @@ int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, 
 	struct mmu *mmu = cpu->mmu;
 	struct spin *lock;
 	uint64_t *at, old;
-	int err = -EAGAIN;
 
 	if (!in_table(mmu, table, index))
 		return -EINVAL;
 	lock = frame_lock_of(mmu, table.n);
 	spin_lock(lock);
-	if (frame_flags(mmu, table.n) & FRAME_MOVING)
-		goto out;
+	/* On the move it is still where it was: mmu_remap_commit() copies under this lock. */
 	at = (uint64_t *)mmu_gfn_hva(mmu, table) + index;
 	if (preserve_ad) {
 		old = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -60,10 +58,8 @@ int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, 
 	}
 	dirty_set(mmu, table.n);
 	fix_shadows(cpu, table.n, index);
-	err = 0;
-out:
 	spin_unlock(lock);
-	return err;
+	return 0;
 }
 
 int mmu_updated(struct mmu_cpu *cpu, gfn_t table, unsigned index)

@@ -11,7 +11,16 @@ static uint64_t *gpte_at(const struct mmu *mmu, uint64_t table, unsigned index)
 
 uint64_t gpte_load(const struct mmu *mmu, uint64_t table, unsigned index)
 {
-	return __atomic_load_n(gpte_at(mmu, table, index), __ATOMIC_SEQ_CST);
+	uint64_t mfn = pmap_get(mmu, table), now, gpte;
+
+	/* What was read where the table no longer stands is somebody else's by now, perhaps. */
+	for (;; mfn = now) {
+		gpte = __atomic_load_n((uint64_t *)mmu_mfn_hva((struct mmu *)mmu, (mfn_t){ mfn }) + index, __ATOMIC_SEQ_CST);
+		chaos();
+		now = pmap_get(mmu, table);
+		if (now == mfn)
+			return gpte;
+	}
 }
 
 /* SDM vol. 3A, 4.5, tables 4-15 to 4-20. Frame numbers beyond the guest's memory are the caller's business. */

@@ -47,6 +47,8 @@ struct model_floor {		/* invlpg: from `at` on, this address of this space was ca
 	enum mmu_mode mode;
 };
 
+enum model_watch { WATCH_OFF, WATCH_MAYBE, WATCH_ON, WATCH_SEEN };	/* SEEN: its kicks are done */
+
 struct mmu_model {
 	uint64_t nr_gfns;
 	bool nx;
@@ -70,6 +72,7 @@ struct mmu_model {
 	uint8_t *ever;			/* bit l: a walk used the frame as a table of level l */
 	uint8_t *dirty;			/* written since the last fetch */
 	uint8_t *may_dirty;		/* a write to it was granted since the last fetch */
+	uint8_t *watched;		/* enum model_watch */
 };
 
 struct mmu_model *model_create(uint64_t nr_gfns, bool nx);

@@ -58,6 +58,10 @@ static void keep_promises(struct program *p, unsigned cpus)
 			if (p->m->pin[w->gfn])
 				p->m->pin_seen[w->gfn] = 1;
 			break;
+		case WHEN_WATCH:
+			if (p->m->watched[w->gfn] == WATCH_ON)
+				p->m->watched[w->gfn] = WATCH_SEEN;
+			break;
 		}
 	}
 	p->nr_when = kept;

@@ -40,6 +40,7 @@ enum mmu_verdict program_access(struct program *p, enum mmu_mode mode, uint64_t 
 void program_update(struct program *p, uint64_t gfn, unsigned index, uint64_t gpte);
 void program_pin(struct program *p, uint64_t gfn, unsigned level);
 void program_unpin(struct program *p, uint64_t gfn);
+void program_watch(struct program *p, uint64_t gfn);
 void program_load(struct program *p, enum mmu_mode mode, uint64_t l4);
 void program_kick(struct program *p);
 void program_check(struct program *p);	/* all leaves of the shadow, all TLBs, all tables */

@@ -75,6 +75,28 @@ static bool root_in_use(const struct program *p, uint64_t gfn)
 	return false;
 }
 
+/* Who used which frame, and whether it was watched. `grant`: the access is allowed. */
+static void check_use(struct program *p, const struct model_walk *walk, uint32_t access, const struct mmu_result *r,
+		      bool grant)
+{
+	bool reported = r->verdict == MMU_HIDDEN || r->verdict == MMU_SPURIOUS, sure;
+	uint8_t *watched;
+
+	world_check(p->cpu, r->write == !!(access & MMU_PF_W) && (reported ? r->gfn.n == walk->gfn : r->gfn.n == MMU_NO_GFN.n),
+		    "step %llu: access %#x to gfn %#llx is reported as write %d of gfn %#llx", (unsigned long long)p->step,
+		    access, (unsigned long long)walk->gfn, r->write, (unsigned long long)r->gfn.n);
+	if (!walk->in_range)
+		return;
+	watched = &p->m->watched[walk->gfn];
+	sure = p->opt.alone && reported && *watched >= WATCH_ON && !p->m->pin[walk->gfn] && !p->m->ever[walk->gfn];
+	world_check(p->cpu, !r->watched || *watched || !p->opt.alone, "step %llu: gfn %#llx is not watched",
+		    (unsigned long long)p->step, (unsigned long long)walk->gfn);
+	world_check(p->cpu, !sure || r->watched, "step %llu: a fault on gfn %#llx, which is watched, and nobody says so",
+		    (unsigned long long)p->step, (unsigned long long)walk->gfn);
+	if (grant && (access & MMU_PF_W) && *watched)	/* one that was put off may have ended the watch all the same */
+		*watched = r->verdict <= MMU_PTWRITE ? WATCH_OFF : WATCH_MAYBE;
+}
+
 /* Takes the fault and compares the answer. *starve: this access need not get through. */
 struct mmu_result take_fault(struct program *p, enum mmu_mode mode, uint64_t va, uint32_t access, bool *starve)
 {
@@ -106,6 +128,7 @@ struct mmu_result take_fault(struct program *p, enum mmu_mode mode, uint64_t va,
 	check_ad(p, &walk, access, r.verdict, &expect);
 	if ((access & MMU_PF_W) && walk.in_range && (expect.verdicts & MODEL_GRANTS))
 		p->m->may_dirty[walk.gfn] = 1;
+	check_use(p, &walk, access, &r, expect.verdicts & MODEL_GRANTS);
 	if (r.verdict == MMU_AGAIN) {
 		world_check(cpu, !p->opt.alone || p->w->opt.pool_pages < 256 ||
 			    (p->moving != MODEL_NONE && on_path(&walk, p->moving)),
@@ -149,6 +172,9 @@ static void access_granted(struct program *p, enum mmu_mode mode, uint64_t va, u
 	if (percent(p, 25))
 		p->hot[p->nr_hot++ % 16] = va;
 	if (access & MMU_PF_W) {
+		world_check(p->cpu, p->m->watched[gfn] != WATCH_SEEN || p->m->pin[gfn] || p->m->ever[gfn] || !p->opt.alone,
+			    "step %llu: a write to gfn %#llx, which is watched, without a fault", (unsigned long long)p->step,
+			    (unsigned long long)gfn);
 		value = some_word(p, gfn);
 		if (is_linear(p, gfn, index))
 			return;

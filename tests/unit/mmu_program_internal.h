@@ -6,7 +6,7 @@
 
 #include "mmu_program.h"
 
-enum when_kind { WHEN_FLUSH, WHEN_ENTRY, WHEN_VA, WHEN_PIN };
+enum when_kind { WHEN_FLUSH, WHEN_ENTRY, WHEN_VA, WHEN_PIN, WHEN_WATCH };
 
 /* What holds from the moment the kicks of `cpus` are done. */
 struct when {

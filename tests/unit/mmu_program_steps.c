@@ -239,10 +239,20 @@ static uint64_t hot_frame(struct program *p, uint64_t otherwise)
 	return walk.verdict == MODEL_OK && walk.gfn - p->opt.base < PROG_RANGE ? walk.gfn : otherwise;
 }
 
+static void forget_promises(struct program *p, enum when_kind kind, uint64_t gfn)
+{
+	unsigned i, kept;
+
+	for (i = kept = 0; i < p->nr_when; i++)
+		if (p->when[i].kind != kind || p->when[i].gfn != gfn)
+			p->when[kept++] = p->when[i];
+	p->nr_when = kept;
+}
+
 static void step_pin(struct program *p)
 {
 	struct world_cpu *cpu = p->cpu;
-	unsigned level = 1 + below(p, 4), i, kept;
+	unsigned level = 1 + below(p, 4);
 	uint64_t gfn = level == 1 && percent(p, 20) ? p->opt.base + PROG_LINEAR : some_table(p, level);
 	int err;
 
@@ -260,10 +270,7 @@ static void step_pin(struct program *p)
 		world_trace(cpu, "unpin gfn %#llx: %d", (unsigned long long)gfn, err);
 		world_check(cpu, !err, "unpin of gfn %#llx: %d", (unsigned long long)gfn, err);
 		p->m->pin[gfn] = p->m->pin_seen[gfn] = 0;
-		for (i = kept = 0; i < p->nr_when; i++)
-			if (p->when[i].kind != WHEN_PIN || p->when[i].gfn != gfn)
-				p->when[kept++] = p->when[i];
-		p->nr_when = kept;
+		forget_promises(p, WHEN_PIN, gfn);
 		return;
 	}
 	if (percent(p, 3))
@@ -274,6 +281,7 @@ static void step_pin(struct program *p)
 		return;
 	world_check(cpu, !err, "pin of gfn %#llx at level %u: %d", (unsigned long long)gfn, level, err);
 	p->m->pin[gfn] = level;
+	p->m->watched[gfn] = WATCH_OFF;
 	when_done(p, (struct when){ .kind = WHEN_PIN, .gfn = gfn });
 	if (percent(p, 40)) {
 		kick_all(p);
@@ -410,12 +418,9 @@ void remap_finish(struct program *p)
 		world_trace(p->cpu, "remap abort gfn %#llx", (unsigned long long)gfn);
 		return;
 	}
-	world_check(p->cpu, !memcmp(world_mfn_words(w, from), world_mfn_words(w, to), MMU_PAGE_SIZE),
-		    "step %llu: gfn %#llx was written while it moved", (unsigned long long)p->step,
-		    (unsigned long long)gfn);
 	__atomic_store_n(&w->mfn_gfn[to], (int64_t)gfn, __ATOMIC_RELEASE);
-	__atomic_store_n(&w->gfn_mfn[gfn], to, __ATOMIC_RELEASE);
 	err = mmu_remap_commit(p->cpu->cpu, (gfn_t){ gfn }, (mfn_t){ to });
+	__atomic_store_n(&w->gfn_mfn[gfn], to, __ATOMIC_RELEASE);
 	world_trace(p->cpu, "remap commit gfn %#llx to %#llx: %d", (unsigned long long)gfn, (unsigned long long)to, err);
 	world_check(p->cpu, !err, "remap commit: %d", err);
 	world_check(p->cpu, mmu_pmap(w->mmu, (gfn_t){ gfn }).n == to, "pmap after a commit");
@@ -448,16 +453,59 @@ static void step_remap(struct program *p)
 		kick(p, p->cpu);
 		return;
 	}
+	p->m->watched[gfn] = WATCH_OFF;
 	kick_all(p);
 	slot = below(p, p->nr_spare);
 	p->moving = gfn;
 	p->moving_to = p->spare[slot];
 	p->spare[slot] = p->spare[--p->nr_spare];
 	__atomic_store_n(&w->mfn_gfn[w->gfn_mfn[gfn]], -1, __ATOMIC_RELEASE);
-	world_copy_frame(w, p->moving_to, w->gfn_mfn[gfn]);
 	check_all(p);
 	if (percent(p, 50))
 		remap_finish(p);
+}
+
+static void note_watch(struct program *p, uint64_t gfn)
+{
+	p->m->watched[gfn] = WATCH_ON;
+	forget_promises(p, WHEN_WATCH, gfn);
+	when_done(p, (struct when){ .kind = WHEN_WATCH, .gfn = gfn });
+}
+
+void program_watch(struct program *p, uint64_t gfn)
+{
+	int err = mmu_watch(p->cpu->cpu, (gfn_t){ gfn });
+
+	world_check(p->cpu, !err, "watch of gfn %#llx: %d", (unsigned long long)gfn, err);
+	note_watch(p, gfn);
+	kick_all(p);
+}
+
+/* From now on the first access by each table faults. */
+static void step_watch(struct program *p)
+{
+	uint64_t gfn = percent(p, 85) ? some_data(p) : some_table(p, 1 + below(p, 4));
+	int err;
+
+	if (percent(p, 50))
+		gfn = hot_frame(p, gfn);
+	if (percent(p, 10)) {
+		mmu_unwatch(p->cpu->cpu, (gfn_t){ gfn });
+		mmu_unwatch(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns });
+		p->m->watched[gfn] = WATCH_OFF;
+		return;
+	}
+	err = mmu_watch(p->cpu->cpu, (gfn_t){ gfn });
+	world_trace(p->cpu, "watch gfn %#llx: %d", (unsigned long long)gfn, err);
+	world_check(p->cpu, !err || (err == -EBUSY && (p->m->pin[gfn] || p->m->ever[gfn] || gfn == p->moving || !p->opt.alone)),
+		    "step %llu: watch of gfn %#llx: %d", (unsigned long long)p->step, (unsigned long long)gfn, err);
+	err = err ? err : mmu_watch(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns });
+	world_check(p->cpu, err == -EINVAL || err == -EBUSY, "watch of a frame out of range: %d", err);
+	if (err == -EBUSY)
+		return;
+	note_watch(p, gfn);
+	if (percent(p, 50))
+		kick_all(p);
 }
 
 static void fetch_dirty(struct program *p, uint64_t first, uint64_t count)
@@ -586,6 +634,7 @@ static const struct {
 	{ .weight =  90, .step = step_prebuild },
 	{ .weight =  10, .step = step_prebuild_tree },
 	{ .weight =  25, .step = step_remap, .remap = true },
+	{ .weight =  25, .step = step_watch },
 	{ .weight =  20, .step = step_dirty, .global = true },
 	{ .weight =  15, .step = step_mark_dirty },
 	{ .weight =  40, .step = step_translate },

@@ -179,15 +179,6 @@ void world_write(struct world *w, uint64_t gfn, unsigned index, uint64_t value)
 	__atomic_store_n(&world_mfn_words(w, mfn)[index], value, __ATOMIC_SEQ_CST);
 }
 
-void world_copy_frame(struct world *w, uint64_t to, uint64_t from)
-{
-	unsigned i;
-
-	for (i = 0; i < 512; i++)
-		__atomic_store_n(&world_mfn_words(w, to)[i],
-				 __atomic_load_n(&world_mfn_words(w, from)[i], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
-}
-
 /* ---- kicks ---------------------------------------------------------------------------------------------------- */
 
 static void kick_entries(const struct world_cpu *by, struct tlb_entry *e, unsigned n)

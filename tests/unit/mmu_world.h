@@ -89,9 +89,6 @@ static inline uint64_t *world_mfn_words(struct world *w, uint64_t mfn)
 uint64_t world_read(struct world *w, uint64_t gfn, unsigned index);
 void world_write(struct world *w, uint64_t gfn, unsigned index, uint64_t value);
 
-/* A mover's copy, by words: mmu/ may still read the old frame of a table. */
-void world_copy_frame(struct world *w, uint64_t to, uint64_t from);
-
 /* Drains `cpu`'s kicks, makes every processor forget, says done. */
 void world_kick(struct world_cpu *cpu);
 

@@ -387,6 +387,14 @@ static void test_large_pages(void **state)
 
 /* ---- moves ------------------------------------------------------------------------------------------------------ */
 
+static void program_fill(struct rig *r, uint64_t gfn)
+{
+	unsigned i;
+
+	for (i = 0; i < 512; i += 73)
+		program_update(r->p, gfn, i, 0xda7a000000000000ull | gfn << 16 | i << 1);
+}
+
 static void test_remap(void **state)
 {
 	struct rig r = rig_open_plain();
@@ -406,12 +414,12 @@ static void test_remap(void **state)
 	assert_int_equal(mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 1, 3, 0), MMU_PB_NOTHING);
 	assert_false(shadow_allows(&r, MMU_USER, VA(1), 0));
 
-	world_copy_frame(r.w, to, DATA + 1);
+	program_fill(&r, DATA + 1);		/* stores meanwhile move along */
 	r.w->mfn_gfn[DATA + 1] = -1;
 	r.w->mfn_gfn[to] = DATA + 1;
-	r.w->gfn_mfn[DATA + 1] = to;
 	assert_int_equal(mmu_remap_commit(r.cpu->cpu, (gfn_t){ DATA + 1 }, (mfn_t){ to }), 0);
 	assert_int_equal(mmu_pmap(r.w->mmu, (gfn_t){ DATA + 1 }).n, to);
+	r.w->gfn_mfn[DATA + 1] = to;
 	mmu_remap_abort(r.cpu->cpu, (gfn_t){ DATA + 2 });
 	assert_int_equal(mmu_pmap(r.w->mmu, (gfn_t){ DATA + 2 }).n, DATA + 2);
 	assert_int_equal(program_access(r.p, MMU_USER, VA(1), MMU_PF_W), MMU_HIDDEN);
@@ -424,8 +432,94 @@ static void test_remap(void **state)
 	program_load(r.p, MMU_USER, L4B);
 	assert_int_equal(mmu_remap_begin(r.cpu->cpu, (gfn_t){ L4 }), 0);
 	program_kick(r.p);
-	assert_int_equal(mmu_update(r.cpu->cpu, (gfn_t){ L4 }, 3, 0, false), -EAGAIN);
-	mmu_remap_abort(r.cpu->cpu, (gfn_t){ L4 });
+	program_update(r.p, L4, 3, (uint64_t)L3 << 12 | LINK);
+	r.w->mfn_gfn[L4] = -1;
+	r.w->mfn_gfn[to + 1] = L4;
+	assert_int_equal(mmu_remap_commit(r.cpu->cpu, (gfn_t){ L4 }, (mfn_t){ to + 1 }), 0);
+	r.w->gfn_mfn[L4] = to + 1;
+	program_load(r.p, MMU_KERNEL, L4);
+	assert_int_equal(program_access(r.p, MMU_KERNEL, 3ull << 39 | VA(1), MMU_PF_W), MMU_HIDDEN);
+	rig_close(&r);
+}
+
+/* ---- who uses a frame ------------------------------------------------------------------------------------------- */
+
+static struct mmu_result fault(struct rig *r, uint64_t va, uint32_t access)
+{
+	struct mmu_result f = mmu_fault(r->cpu->cpu, MMU_USER, (gva_t){ va }, access);
+
+	r->cpu->seen.hidden += f.verdict == MMU_HIDDEN;
+	r->cpu->seen.spurious += f.verdict == MMU_SPURIOUS;
+	r->cpu->seen.true_faults += f.verdict == MMU_TRUE;
+	return f;
+}
+
+static void test_watch(void **state)
+{
+	struct rig r = rig_open_plain();
+	struct mmu_result f;
+
+	program_access(r.p, MMU_USER, VA(1), MMU_PF_W);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ NR_GFNS }), -EINVAL);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ L1 }), -EBUSY);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ DATA + 1 }), 0);
+	assert_true(mmu_kick_pending(r.cpu->cpu));
+	assert_false(shadow_allows(&r, MMU_USER, VA(1), 0));
+	program_kick(r.p);
+	assert_int_equal(mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 1, 3, 0), MMU_PB_NOTHING);
+
+	f = fault(&r, VA(1), 0);
+	assert_int_equal(f.verdict, MMU_HIDDEN);
+	assert_true(f.gfn.n == DATA + 1 && f.watched && !f.write);
+	assert_true(shadow_allows(&r, MMU_USER, VA(1), 0));
+	assert_false(shadow_allows(&r, MMU_USER, VA(1), MMU_PF_W));
+	f = fault(&r, VA(1), 0);
+	assert_true(f.verdict == MMU_SPURIOUS && f.gfn.n == DATA + 1 && f.watched);
+	f = fault(&r, VA(1), MMU_PF_W);
+	assert_true(f.verdict == MMU_HIDDEN && f.gfn.n == DATA + 1 && f.watched && f.write);
+	assert_true(shadow_allows(&r, MMU_USER, VA(1), MMU_PF_W));
+	f = fault(&r, VA(1), MMU_PF_W);
+	assert_true(f.verdict == MMU_SPURIOUS && !f.watched);
+	assert_int_equal(stats_of(&r).watches, 1);
+	assert_int_equal(stats_of(&r).watch_faults, 3);
+	f = fault(&r, VA(100), MMU_PF_W);
+	assert_true(f.verdict == MMU_TRUE && f.gfn.n == MMU_NO_GFN.n && f.write);
+
+	/* Unwatched, it can be prebuilt again; a pin ends a watch, a move too. */
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ DATA + 1 }), 0);
+	mmu_unwatch(r.cpu->cpu, (gfn_t){ DATA + 1 });
+	assert_int_equal(mmu_prebuild(r.cpu->cpu, (gfn_t){ L1 }, 1, 3, 0), MMU_PB_BUILT);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ DATA + 2 }), 0);
+	program_pin(r.p, DATA + 2, 1);
+	program_unpin(r.p, DATA + 2);
+	assert_false(fault(&r, VA(2), 0).watched);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ DATA + 3 }), 0);
+	assert_int_equal(mmu_remap_begin(r.cpu->cpu, (gfn_t){ DATA + 3 }), 0);
+	assert_int_equal(mmu_watch(r.cpu->cpu, (gfn_t){ DATA + 3 }), -EBUSY);
+	mmu_remap_abort(r.cpu->cpu, (gfn_t){ DATA + 3 });
+	assert_false(fault(&r, VA(3), 0).watched);
+	rig_close(&r);
+}
+
+/* A watched frame takes the 2 MiB sPTE away from its region; the end of the watch gives it back. */
+static void test_watch_large(void **state)
+{
+	struct rig r = rig_open((struct world_options){ .nx = true, .large = true, .audit = 1 });
+	uint64_t va = 2ull << 21, kicks;
+
+	program_update(r.p, L2, 2, 512ull << 12 | LEAF | MMU_PTE_PS);
+	program_access(r.p, MMU_USER, va, MMU_PF_W);
+	assert_int_equal(usage_of(&r).large_leaves, 1);
+	program_watch(r.p, 512 + 7);
+	assert_int_equal(usage_of(&r).large_leaves, 0);
+	program_access(r.p, MMU_USER, va + VA(1), MMU_PF_W);
+	program_access(r.p, MMU_USER, va + VA(7), 0);
+	kicks = stats_of(&r).kick_entries;
+	program_access(r.p, MMU_USER, va + VA(2), MMU_PF_W);
+	assert_int_equal(stats_of(&r).kick_entries, kicks);	/* the table of 4 KiB leaves stays linked */
+	assert_int_equal(usage_of(&r).large_leaves, 0);
+	program_access(r.p, MMU_USER, va + VA(7), MMU_PF_W);
+	assert_int_equal(usage_of(&r).large_leaves, 1);
 	rig_close(&r);
 }
 
@@ -602,6 +696,8 @@ int main(void)
 		cmocka_unit_test(test_prebuild),
 		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_remap),
+		cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_watch_large),
 		cmocka_unit_test(test_dirty_log),
 		cmocka_unit_test(test_kicks),
 		cmocka_unit_test(test_counters),

@@ -104,10 +104,9 @@ static void *run_mover(void *arg)
 		}
 		__atomic_store_n(&w->mfn_gfn[from], -1, __ATOMIC_RELEASE);
 		to = &spare[rng_below(&rng, WORLD_SPARE)];
-		world_copy_frame(w, *to, from);
 		__atomic_store_n(&w->mfn_gfn[*to], (int64_t)gfn, __ATOMIC_RELEASE);
-		__atomic_store_n(&w->gfn_mfn[gfn], *to, __ATOMIC_RELEASE);
 		err = mmu_remap_commit(cpu->cpu, (gfn_t){ gfn }, (mfn_t){ *to });
+		__atomic_store_n(&w->gfn_mfn[gfn], *to, __ATOMIC_RELEASE);
 		world_check(cpu, !err, "remap_commit: %d", err);
 		*to = from;
 		world_kick(cpu);
