@@ -3,7 +3,9 @@
  *
  * Lock order, outermost first:
  *	flush lock -> frame lock -> page lock -> parents lock | bucket lock
+ *		   -> listed lock
  *		   -> cpus lock -> kick lock (two of them: by address) -> pool lock
+ * Waits for them are counted by these names (MMU_LOCKS in mmu.h, lock.c).
  * No two locks of one kind are held at once. The helper thread only tries frame and page locks.
  *
  *	frame lock	hashed by gfn. The frame as a page table: its list of shadows, pin level, FRAME_UNSYNC, _LISTED

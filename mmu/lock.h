@@ -1,6 +1,7 @@
 /*
  * lock.h - spinlocks for critical sections of a few hundred instructions. There may be more threads than cores, so a
- * waiter that has spun for a while gives its core away.
+ * waiter that has spun for a while gives its core away. Waits are counted by kind of lock (MMU_LOCKS), for the cpu that the
+ * thread has named by mmu_cpu_bind().
  */
 #ifndef UMBRA_MMU_LOCK_H
 #define UMBRA_MMU_LOCK_H
@@ -9,9 +10,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mmu/mmu.h"
+
 struct spin {
-	uint32_t held;
+	uint16_t held;
+	uint16_t kind;			/* enum lock_kind; set before anybody else can see the lock */
 };
+
+#define X(name, what) LOCK_##name,
+enum lock_kind { MMU_LOCKS(X) LOCK_KINDS };
+#undef X
+
+/* lock.c: what is only called when the first try has failed, so that a free lock costs no counting. */
+void spin_wait(struct spin *l);		/* until it is ours */
+void spin_missed(void);
 
 /*
  * Built with -DMMU_CHAOS=N, one in N of the places where a race could be lost gives the core away, so that windows of a
@@ -36,22 +48,25 @@ static inline void chaos(void)
 }
 #endif
 
-static inline bool spin_trylock(struct spin *l)
+static inline bool spin_take(struct spin *l)
 {
 	return !__atomic_load_n(&l->held, __ATOMIC_RELAXED) && !__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE);
 }
 
+/* For who has something else to do, or nothing, when it is taken. */
+static inline bool spin_trylock(struct spin *l)
+{
+	if (__builtin_expect(spin_take(l), true))
+		return true;
+	spin_missed();
+	return false;
+}
+
 static inline void spin_lock(struct spin *l)
 {
-	unsigned i;
-
 	chaos();
-	while (!spin_trylock(l)) {
-		for (i = 0; i < 128 && __atomic_load_n(&l->held, __ATOMIC_RELAXED); i++)
-			__builtin_ia32_pause();
-		if (i == 128)
-			sched_yield();
-	}
+	if (__builtin_expect(!spin_take(l), false))
+		spin_wait(l);
 }
 
 static inline void spin_unlock(struct spin *l)

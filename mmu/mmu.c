@@ -84,6 +84,22 @@ static bool config_valid(const struct mmu_config *c)
 	return c->prefetch != MMU_PREFETCH_AROUND || (c->prefetch_n && c->prefetch_n < MMU_ENTRIES);
 }
 
+static void init_locks(struct mmu *mmu)
+{
+	for (unsigned i = 0; i < FRAME_LOCKS; i++)
+		mmu->frame_locks[i].kind = LOCK_frame;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		mmu->buckets[i].kind = LOCK_bucket;
+	for (uint32_t page = 0; page < mmu->cfg.pool_pages; page++) {
+		mmu->pages[page].lock.kind = LOCK_page;
+		mmu->pages[page].parents_lock.kind = LOCK_parents;
+	}
+	mmu->flush_lock.kind = LOCK_flush;
+	mmu->listed_lock.kind = LOCK_listed;
+	mmu->cpus_lock.kind = LOCK_cpus;
+	mmu->pool_lock.kind = LOCK_pool;
+}
+
 static void init_frames(struct mmu *mmu)
 {
 	uint64_t gfn;
@@ -160,6 +176,7 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 	mmu->pool = mmu_mfn_hva(mmu, config->pool);
 	mmu->reserve = config->pool_pages / 16 < 8 ? 8 : config->pool_pages / 16 > 64 ? 64 : config->pool_pages / 16;
 	mmu->clock = 1;
+	init_locks(mmu);
 	init_frames(mmu);
 	*out = mmu;
 	return 0;
@@ -200,6 +217,7 @@ int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out)
 	if (!cpu)
 		return -ENOMEM;
 	cpu->mmu = mmu;
+	cpu->kick_lock.kind = LOCK_kick;
 	cpu->root_l4[0] = cpu->root_l4[1] = MMU_NO_GFN.n;
 	cpu->keep_gfn = MMU_NO_GFN.n;
 	cpu->oldest = cpu->oldest_collect = cpu->oldest_drained = CLOCK_NEVER;

@@ -119,6 +119,9 @@ void mmu_destroy(struct mmu *mmu);
 int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
 /* Which view its kernel roots show, 0 if never called. Before its first mmu_load(). -EINVAL: the MMU has no such view. */
 int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view);
+/* From now on what the calling thread waits for locks of this module is counted as this cpu's; NULL: as nobody's, as of a
+ * thread that never calls it. Ends before the cpu is destroyed, with the thread or by NULL. */
+void mmu_cpu_bind(struct mmu_cpu *cpu);
 /* The owner does the kicks first if any other processor still runs: what the cpu owes counts as done afterwards. */
 void mmu_cpu_destroy(struct mmu_cpu *cpu);
 
@@ -349,6 +352,34 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 
 /* One list makes the struct, the sum and the JSON: X(name, "what it counts"). Per cpu, owner writes, no atomics needed
  * by readers that accept a slightly old value. */
+/* Kinds of lock, outermost first (internal.h). */
+#define MMU_LOCKS(X) \
+	X(flush,	"comparing the tables that are out of sync, at a flush or a root's load") \
+	X(frame,	"a guest frame as a page table; by hash") \
+	X(page,		"a shadow table: installing entries") \
+	X(parents,	"the list of entries that link a shadow table") \
+	X(bucket,	"the leaves that map the frames of 2 MiB; by hash") \
+	X(listed,	"the list of tables that the next flush compares") \
+	X(cpus,		"the list of mmu_cpus: taking over what others owe") \
+	X(kick,		"what one mmu_cpu owes") \
+	X(pool,		"the free shadow tables")
+
+#define MMU_LOCK_COUNTERS_OF(X, name) \
+	X(waits_##name,		"times the " #name " lock was found taken") \
+	X(spins_##name,		"looks at it until it was free")
+
+#define MMU_LOCK_COUNTERS(X) \
+	MMU_LOCK_COUNTERS_OF(X, flush) \
+	MMU_LOCK_COUNTERS_OF(X, frame) \
+	MMU_LOCK_COUNTERS_OF(X, page) \
+	MMU_LOCK_COUNTERS_OF(X, parents) \
+	MMU_LOCK_COUNTERS_OF(X, bucket) \
+	MMU_LOCK_COUNTERS_OF(X, listed) \
+	MMU_LOCK_COUNTERS_OF(X, cpus) \
+	MMU_LOCK_COUNTERS_OF(X, kick) \
+	MMU_LOCK_COUNTERS_OF(X, pool) \
+	X(locks_missed,		"locks found taken by who does not wait for them, the helper thread above all")
+
 #define MMU_COUNTERS(X) \
 	X(hidden,		"hidden faults: gPTE allowed, sPTE was absent or weaker") \
 	X(spurious,		"faults on an entry that was fine already") \
@@ -390,7 +421,8 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(touched_2m,		"distinct 2 MiB regions with one of them") \
 	X(reachable,		"distinct guest frames touched, or shown by prebuilding") \
 	X(audits,		"audits run") \
-	X(audit_errors,		"audit complaints")
+	X(audit_errors,		"audit complaints") \
+	MMU_LOCK_COUNTERS(X)
 
 struct mmu_stats {
 #define X(name, what) uint64_t name;
