@@ -42,6 +42,15 @@
 	X(remote_waits,	"vCPUs that had to leave the guest for it") \
 	X(ring_waits,	"waits for a shim's ring that another vCPU was taking up") \
 	X(pin_waits,	"waits for a pin that another vCPU was applying") \
+	X(vcpu_waits,	"waits for a vCPU's descriptor tables or runstate") \
+	X(port_waits,	"waits to bind or close an event channel; sending takes no lock") \
+	X(woken_event,	"blocks that ended with an event, or were not needed for there was one") \
+	X(woken_timer,	"... with the vCPU's own timer") \
+	X(woken_idle,	"... with nothing to do") \
+	X(stopped_flush, "signals that got the vCPU out of the guest: to flush its TLB") \
+	X(stopped_event, "... to deliver an event") \
+	X(stopped_timer, "... its timer") \
+	X(stopped_idle,	"... with nothing to do, as when the guest has put its timer off") \
 	X(kick_rounds,	"kick lists handed to the gate") \
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \

@@ -29,7 +29,7 @@ static bool run_shim(struct vcpu *v, uint64_t rip, uint64_t rcx, uint64_t rdx)
 	v->regs.cs = FLAT_KERNEL_CS;
 	v->regs.ss = FLAT_KERNEL_SS;
 	do {
-		atomic_store(&v->wake, false);	/* what it was for is looked at before the guest runs */
+		vcpu_begin_look(v);
 		vcpu_enter(v, &e);
 	} while (e.event == GATE_INTERRUPTED && !atomic_load(&v->vm->stop));
 	return e.event == GATE_SYSCALL_IN;

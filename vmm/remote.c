@@ -20,7 +20,7 @@
 void remote_enter(struct vcpu *v)
 {
 	atomic_fetch_add(&v->phase, 1);
-	if (atomic_load(&v->wake) || atomic_load(&v->flush_wanted))
+	if (atomic_load(&v->wake) || atomic_load(&v->flush_wanted) || v->signalled)
 		v->run->immediate_exit = 1;
 }
 

@@ -239,21 +239,13 @@ static uint8_t *pin_byte(struct vm *vm, gfn_t gfn)
 	return (uint8_t *)vm->mon + (vm->pins.n - vm->mon_first.n) * 4096 + gfn.n;
 }
 
-static void lock_counted(pthread_mutex_t *lock, uint64_t *waits)
-{
-	if (!pthread_mutex_trylock(lock))
-		return;
-	++*waits;
-	pthread_mutex_lock(lock);
-}
-
 static int apply_pin(struct vcpu *v, gfn_t gfn)
 {
 	pthread_mutex_t *lock = &v->vm->pin_locks[gfn.n % PIN_LOCKS];
 	unsigned level;
 	int r;
 
-	lock_counted(lock, &v->counters.vcpu.pin_waits);
+	vm_lock(lock, &v->counters.vcpu.pin_waits);
 	level = __atomic_load_n(pin_byte(v->vm, gfn), __ATOMIC_SEQ_CST);
 	r = level >= 1 && level <= MMU_LEVELS ? mmu_pin(v->mmu, gfn, level) : mmu_unpin(v->mmu, gfn);
 	pthread_mutex_unlock(lock);
@@ -303,7 +295,7 @@ static uint32_t drain(struct vcpu *by, struct vcpu *o)
 	if (__atomic_load_n(&d->head, __ATOMIC_ACQUIRE) == __atomic_load_n(&o->shim_tail, __ATOMIC_ACQUIRE) &&
 	    __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE) == __atomic_load_n(&s->seen[o->id], __ATOMIC_RELAXED))
 		return 0;
-	lock_counted(&o->ring_lock, &by->counters.vcpu.ring_waits);
+	vm_lock(&o->ring_lock, &by->counters.vcpu.ring_waits);
 	removals = __atomic_load_n(&s->removals[o->id], __ATOMIC_ACQUIRE);	/* whose lines are before head */
 	head = __atomic_load_n(&d->head, __ATOMIC_ACQUIRE);
 	n = head - o->shim_tail;

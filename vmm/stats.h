@@ -41,6 +41,9 @@ json_t *stats_helper_json(struct vm *vm);
 /* placement_json.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
 json_t *placement_json(const struct vm *vm);
 
+/* stats_locks.c: a list, outermost first. NULL: no memory. */
+json_t *stats_locks_json(const struct vcpu_counters *c, const struct mmu_stats *m);
+
 /* stats_ept.c: from the counters of a run, or of a part of it. NULL: no memory. */
 json_t *stats_kvm_json(const struct kvm_counts *k);
 json_t *stats_ept_json(const struct vm *vm, const struct mmu_stats *m, const struct kvm_counts *k);

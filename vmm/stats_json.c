@@ -342,6 +342,7 @@ static void fill_report(struct builder *b, json_t *root)
 	o = mmu_json(b, &m);
 	set(b, o, "usage", usage_json(b));
 	set(b, root, "mmu", o);
+	set(b, root, "locks", stats_locks_json(&c, &m));
 	kvm_stats_read(b->vm->kvm_stats, &k);
 	o = stats_ept_json(b->vm, &m, &k);
 	stats_ept_describe(b->vm, o);

@@ -25,13 +25,16 @@
 #define EVENT_RECHECK_NS	50000u
 #define EVENT_RECHECK_MAX_NS	5000000u
 
-static __thread struct kvm_run *this_run;
+static __thread struct vcpu *this_vcpu;
 
-/* immediate_exit covers the signal that comes just before KVM_RUN (Documentation/virt/kvm/api.rst). */
+/* immediate_exit covers the signal that comes just before KVM_RUN (Documentation/virt/kvm/api.rst), `signalled` the one that
+ * ends a KVM_RUN in which only kicks were done. */
 static void on_wake(int sig)
 {
-	if (this_run)
-		this_run->immediate_exit = 1;
+	if (!this_vcpu)
+		return;
+	this_vcpu->signalled = true;
+	this_vcpu->run->immediate_exit = 1;
 }
 
 /* The shim writes FS and GS base natively, for which KVM wants to see the feature; the guest kernel is not told of it (it
@@ -196,6 +199,21 @@ static void handle(struct vcpu *v, const struct gate_exit *e)
 	}
 }
 
+/* Why a signal ended KVM_RUN. */
+static void count_stop(struct vcpu *v)
+{
+	uint64_t next = xen_next_deadline(v);
+
+	if (atomic_load_explicit(&v->flush_wanted, memory_order_relaxed))
+		v->counters.vcpu.stopped_flush++;
+	else if (evtchn_pending(v))
+		v->counters.vcpu.stopped_event++;
+	else if (next && next <= vm_now(v->vm))
+		v->counters.vcpu.stopped_timer++;
+	else
+		v->counters.vcpu.stopped_idle++;
+}
+
 /* Pins the thread. Consecutive CPUs by default, but only if one is left for others: the helper, the console, the host. */
 static void pin_thread(const struct vcpu *v)
 {
@@ -227,8 +245,9 @@ void *vcpu_thread(void *arg)
 	sigset_t set;
 	bool started;
 
-	this_run = v->run;
+	this_vcpu = v;
 	v->tid = gettid();
+	mmu_cpu_bind(v->mmu);
 	pin_thread(v);
 	sigaction(WAKE_SIGNAL, &sa, NULL);
 	/* Terminal signals belong to the main thread; this one must see its own. */
@@ -248,8 +267,7 @@ void *vcpu_thread(void *arg)
 	profile_thread_begin(v);
 	placement_thread(v);
 	while (started && !atomic_load(&v->vm->stop)) {
-		/* What raised `wake` before this point is seen below; what raises it after ends the next KVM_RUN. */
-		atomic_store(&v->wake, false);
+		vcpu_begin_look(v);
 		xen_timer_expired(v);
 		if (evtchn_pending(v)) {
 			/* On top of gate and shim nothing is delivered; they are over in microseconds. */
@@ -267,6 +285,8 @@ void *vcpu_thread(void *arg)
 		shim_sync_out(v);
 		vcpu_enter(v, &e);
 		shim_sync_in(v);
+		if (e.event == GATE_INTERRUPTED)
+			count_stop(v);
 		debugreg_after_run(v, &e);
 		trace_exit(v, &e);
 		PROBE(exit, v->id, v->mode, v->regs.r.rip, e.event, e.vector, e.cr2);
@@ -275,6 +295,6 @@ void *vcpu_thread(void *arg)
 		profile_after_handling(v);
 	}
 	profile_thread_end(v);
-	this_run = NULL;
+	this_vcpu = NULL;
 	return NULL;
 }

@@ -135,6 +135,7 @@ struct vcpu {
 
 	/* being woken: any thread may set `wake`, then signals the thread or the eventfd (vcpu_wake()) */
 	atomic_bool wake;
+	volatile bool signalled;	/* this thread, by a timer or another thread, since it looked at events last */
 	atomic_bool blocked;
 	int wake_fd;
 	timer_t timer;			/* posix timer that signals this thread */
@@ -243,12 +244,29 @@ struct vm {
 	unsigned nr_marks;
 };
 
+/* Takes a lock; counts in *waits if somebody had it. */
+static inline void vm_lock(pthread_mutex_t *lock, uint64_t *waits)
+{
+	if (!pthread_mutex_trylock(lock))
+		return;
+	++*waits;
+	pthread_mutex_lock(lock);
+}
+
 /* ---- vcpu.c: the run loop ---------------------------------------------------------------------------------------- */
 int vcpu_init(struct vm *vm, struct vcpu *v, unsigned id);
 void vcpu_fini(struct vcpu *v);
 void *vcpu_thread(void *vcpu);
 /* Makes the vCPU look at its events and at vm->stop soon. Any thread. */
 void vcpu_wake(struct vcpu *v);
+/* What has woken or signalled the vCPU so far is seen by who looks at deadlines, events and vm->stop from now on; what does
+ * after this ends the next run of the guest, also the one about to begin. On its own thread. */
+static inline void vcpu_begin_look(struct vcpu *v)
+{
+	v->signalled = false;
+	v->run->immediate_exit = 0;
+	atomic_store(&v->wake, false);	/* the compiler keeps the order */
+}
 /* Switches the guest between its kernel and its user address space; the next resume does the rest. */
 void vcpu_set_mode(struct vcpu *v, enum mmu_mode mode);
 /* Sleeps until the vCPU is up; false: the VM ends. On its own thread. */

@@ -35,6 +35,8 @@ struct vcpu_runstate_info xen_runstate_get(struct vcpu *o);
 /* Between begin and end an event that becomes pending on `port` wakes `v`, masked or not; 0: on any port. On its own thread. */
 void evtchn_poll_begin(struct vcpu *v, unsigned port);
 void evtchn_poll_end(struct vcpu *v);
+/* `v` polls one port, and its event has come. */
+bool evtchn_polled(struct vcpu *v);
 /* 1, 0, or -EINVAL. */
 int evtchn_port_pending(struct vm *vm, unsigned port);
 bool evtchn_virq_bound(struct vcpu *v, unsigned virq);

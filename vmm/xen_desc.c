@@ -40,7 +40,7 @@ int xen_load_gdt(struct vcpu *v, const uint64_t *frames, uint64_t entries)
 			if (!monitor_descriptor_ok(&copy[k]))
 				return -EINVAL;
 	}
-	pthread_mutex_lock(&v->lock);
+	vm_lock(&v->lock, &v->counters.vcpu.vcpu_waits);
 	set_frames(v->gdt_frames, frames, n);
 	for (uint64_t i = 0; i < n; i++) {
 		memcpy(copy, guest_phys(v->vm, frames[i] << 12, 4096), 4096);
@@ -77,7 +77,7 @@ long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
 			return -EFAULT;
 		frames[i] = w.gfn.n;
 	}
-	pthread_mutex_lock(&v->lock);
+	vm_lock(&v->lock, &v->counters.vcpu.vcpu_waits);
 	set_frames(v->ldt_frames, frames, (entries + 511) / 512);
 	for (unsigned i = 0; i < entries && !r; i++) {
 		r = guest_get(v, va + i * 8, &d);
@@ -99,7 +99,7 @@ long xen_set_ldt(struct vcpu *v, uint64_t va, uint64_t entries)
 }
 
 /* Entry `n` of one page of `o`'s descriptor tables, if it has one at `gfn`. */
-static void update_copy(struct vcpu *o, uint64_t gfn, unsigned n, uint64_t checked)
+static void update_copy(struct vcpu *v, struct vcpu *o, uint64_t gfn, unsigned n, uint64_t checked)
 {
 	bool any = false;
 
@@ -108,7 +108,7 @@ static void update_copy(struct vcpu *o, uint64_t gfn, unsigned n, uint64_t check
 		      __atomic_load_n(&o->ldt_frames[i], __ATOMIC_SEQ_CST) == gfn;
 	if (!any)
 		return;
-	pthread_mutex_lock(&o->lock);
+	vm_lock(&o->lock, &v->counters.vcpu.vcpu_waits);
 	for (unsigned i = 0; i < 16; i++) {
 		if (i * 512 + n < o->gdt_ents && o->gdt_frames[i] == gfn)
 			__atomic_store_n(&monitor_gdt(o)[i * 512 + n], checked, __ATOMIC_RELAXED);
@@ -131,7 +131,7 @@ long xen_update_descriptor(struct vcpu *v, const uint64_t a[6])
 	__atomic_store_n(at, (checked & ~DESC_ACCESSED) | (d & DESC_ACCESSED), __ATOMIC_SEQ_CST);
 	mmu_mark_dirty(v->vm->mmu, (gfn_t){ gfn });
 	for (unsigned c = 0; c < v->vm->nr_vcpus; c++)
-		update_copy(&v->vm->vcpus[c], gfn, (pa & 4095) / 8, checked);
+		update_copy(v, &v->vm->vcpus[c], gfn, (pa & 4095) / 8, checked);
 	return 0;
 }
 

@@ -170,6 +170,13 @@ void evtchn_poll_end(struct vcpu *v)
 	atomic_fetch_and(&v->vm->evtchn->pollers, ~(1ull << v->id));
 }
 
+bool evtchn_polled(struct vcpu *v)
+{
+	uint32_t port = atomic_load(&v->vm->evtchn->polled[v->id]);
+
+	return atomic_load(&v->vm->evtchn->pollers) >> v->id & 1 && port && test_bit(v->vm->shared->evtchn_pending, port);
+}
+
 int evtchn_port_pending(struct vm *vm, unsigned port)
 {
 	if (!port || port >= NR_PORTS)
@@ -499,7 +506,7 @@ long xen_event_channel_op(struct vcpu *v, const uint64_t a[6])
 		return -EFAULT;
 	if (op->lockless)
 		return op->fn(v, &arg);
-	pthread_mutex_lock(&e->lock);
+	vm_lock(&e->lock, &v->counters.vcpu.port_waits);
 	r = op->fn(v, &arg);
 	pthread_mutex_unlock(&e->lock);
 	if (!r && op->answers && guest_write(v, a[1], &arg, op->size))

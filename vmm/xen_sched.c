@@ -10,14 +10,21 @@
 
 #define POLL_PORTS_MAX	128	/* as Xen's do_poll() */
 
-/* Whether a blocked vCPU has a reason to go on. Consumes v->wake: the run loop looks at everything anyway. */
+/* Whether a blocked vCPU has a reason to go on; counts which. Consumes v->wake: the run loop looks at everything anyway. */
 static bool has_reason(struct vcpu *v)
 {
-	bool woken = atomic_exchange(&v->wake, false);
+	bool woken = atomic_exchange(&v->wake, false), event = evtchn_pending(v) || evtchn_polled(v);
 
 	xen_timer_expired(v);
-	return woken || evtchn_pending(v) || atomic_load(&v->vm->stop) ||
-	       (v->poll_deadline && v->poll_deadline <= vm_now(v->vm));
+	if (event)
+		v->counters.vcpu.woken_event++;
+	else if (evtchn_pending(v) || (v->poll_deadline && v->poll_deadline <= vm_now(v->vm)))
+		v->counters.vcpu.woken_timer++;
+	else if (woken || atomic_load(&v->vm->stop))
+		v->counters.vcpu.woken_idle++;
+	else
+		return false;
+	return true;
 }
 
 /*

@@ -349,7 +349,7 @@ static int publish_runstate(struct vcpu *by, struct vcpu *v)
 
 void xen_runstate(struct vcpu *v, int state)
 {
-	pthread_mutex_lock(&v->lock);
+	vm_lock(&v->lock, &v->counters.vcpu.vcpu_waits);
 	v->runstate = runstate_now(v);
 	v->runstate.state = state;
 	if (v->runstate_va.a)
@@ -362,7 +362,7 @@ int xen_runstate_set_area(struct vcpu *by, struct vcpu *o, uint64_t va)
 	gva_t old;
 	int r = 0;
 
-	pthread_mutex_lock(&o->lock);
+	vm_lock(&o->lock, &by->counters.vcpu.vcpu_waits);
 	old = o->runstate_va;
 	o->runstate_va = (gva_t){ va };
 	if (va && publish_runstate(by, o)) {

@@ -306,6 +306,8 @@ static void test_block_until_deadline(void **state)
 	assert_true(evtchn_pending(v));
 	assert_true(timer_event());
 	assert_int_equal(v->counters.vcpu.blocks, 1);
+	assert_int_equal(v->counters.vcpu.woken_timer, 1);
+	assert_int_equal(v->counters.vcpu.woken_event + v->counters.vcpu.woken_idle, 0);
 	assert_true(v->counters.idle_cycles > 0);
 	assert_int_equal(v->runstate.state, RUNSTATE_running);
 	assert_true(v->runstate.time[RUNSTATE_blocked] >= 25 * MS);
