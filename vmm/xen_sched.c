@@ -9,6 +9,9 @@
 #include "vmm/xen_clock.h"
 
 #define POLL_PORTS_MAX	128	/* as Xen's do_poll() */
+/* A guest that was idle sets its timer first thing, some milliseconds ahead, and is idle again soon. With our own timer set to
+ * this the shim may take that deadline without an exit (struct shim_data, armed). */
+#define LOOKOUT_NS	1000000u
 
 /* Whether a blocked vCPU has a reason to go on; counts which. Consumes v->wake: the run loop looks at everything anyway. */
 static bool has_reason(struct vcpu *v)
@@ -43,6 +46,7 @@ void vcpu_block(struct vcpu *v)
 	if (v->vm->nr_vcpus > 1 && !vcpu_do_kicks(v))
 		return;
 	shim_owes(v, false);
+	v->recheck = 0;		/* this is a look at events */
 	atomic_store(&v->blocked, true);
 	if (!has_reason(v)) {
 		xen_runstate(v, RUNSTATE_blocked);
@@ -60,6 +64,8 @@ void vcpu_block(struct vcpu *v)
 		xen_runstate(v, RUNSTATE_running);
 	}
 	atomic_store(&v->blocked, false);
+	if (shim_on(v->vm))
+		v->recheck = vm_now(v->vm) + LOOKOUT_NS;
 	shim_owes(v, true);
 	idle = __rdtsc() - before;
 	v->counters.idle_cycles += idle;

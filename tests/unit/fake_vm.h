@@ -293,6 +293,11 @@ bool vcpu_do_kicks(struct vcpu *v)
 	return true;
 }
 
+bool shim_on(const struct vm *vm)
+{
+	return vm->config->shim != 0;
+}
+
 void shim_owes(struct vcpu *v, bool yes)
 {
 }

@@ -323,6 +323,36 @@ static void test_block_with_an_event_does_not(void **state)
 	assert_int_equal(v->info->evtchn_upcall_mask, 0);
 }
 
+/* After a sleep our timer is set ahead of the guest's, so that the shim may take what it sets first; the next sleep is not
+ * cut short by that. */
+static void test_block_leaves_a_lookout(void **state)
+{
+	uint64_t began;
+
+	v->period = 0;
+	fake.config.shim = ~0u;
+	for (unsigned i = 0; i < 2; i++) {
+		began = vm_now(&fake.vm);
+		xen_timer_set(v, began + 30 * MS);
+		assert_int_equal(sched_op(SCHEDOP_block, NULL, 0), 0);
+		assert_true(vm_now(&fake.vm) >= began + 30 * MS);
+		assert_true(timer_event());
+		assert_int_equal(v->deadline, 0);
+		xen_timer_arm(v);
+		assert_true(v->armed > began + 30 * MS);
+		assert_true(v->armed <= vm_now(&fake.vm) + MS);
+	}
+	assert_int_equal(v->counters.vcpu.woken_timer, 2);
+	assert_int_equal(v->counters.vcpu.woken_idle, 0);
+	fake.config.shim = 0;
+	assert_int_equal(vcpu_op(VCPUOP_stop_singleshot_timer, 0, NULL, 0), 0);
+	v->recheck = 0;
+	began = vm_now(&fake.vm);
+	xen_timer_set(v, began + MS);
+	assert_int_equal(sched_op(SCHEDOP_block, NULL, 0), 0);
+	assert_int_equal(v->recheck, 0);	/* nobody would use it */
+}
+
 static void *wake_later(void *arg)
 {
 	usleep(20000);
@@ -623,6 +653,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_periodic, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_posix_timer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_until_deadline, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_block_leaves_a_lookout, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_with_an_event_does_not, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_until_woken, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_wake_is_lost, setup, teardown),
