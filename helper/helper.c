@@ -255,6 +255,7 @@ static void *worker_thread(void *arg)
 	uint64_t last = clock_ns(CLOCK_MONOTONIC);
 
 	mmu_cpu_bind(w->cpu);
+	pthread_setname_np(pthread_self(), "helper");
 	begin_window(w);
 	set_watching(w, true);
 	for (unsigned looks = 0; !atomic_load_explicit(&h->stop, memory_order_relaxed); looks++) {

@@ -349,6 +349,7 @@ static void *trace_thread(void *arg)
 	struct trace *t = arg;
 	struct timespec until;
 
+	pthread_setname_np(pthread_self(), "trace");
 	pthread_mutex_lock(&t->lock);
 	while (!t->stop) {
 		clock_gettime(CLOCK_MONOTONIC, &until);

@@ -372,6 +372,7 @@ static void *console_thread(void *arg)
 	uint64_t count;
 	int r;
 
+	pthread_setname_np(pthread_self(), "console");
 	for (;;) {
 		drained = pump_output(c);
 		if (look_at_end(c, drained))

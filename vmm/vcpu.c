@@ -244,10 +244,13 @@ void *vcpu_thread(void *arg)
 	struct gate_exit e;
 	sigset_t set;
 	bool started;
+	char name[16];
 
 	this_vcpu = v;
 	v->tid = gettid();
 	mmu_cpu_bind(v->mmu);
+	snprintf(name, sizeof name, "vcpu%u", v->id);
+	pthread_setname_np(pthread_self(), name);
 	pin_thread(v);
 	sigaction(WAKE_SIGNAL, &sa, NULL);
 	/* Terminal signals belong to the main thread; this one must see its own. */
