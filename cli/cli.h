@@ -20,6 +20,7 @@ int cli_report(int argc, char **argv);
 int cli_sweep(int argc, char **argv);
 int cli_stat(int argc, char **argv);
 int cli_top(int argc, char **argv);
+int cli_numa(int argc, char **argv);
 
 /* ---- parse.c: values of options -------------------------------------------------------------------------------- */
 

@@ -16,6 +16,7 @@ static const struct cli_command commands[] = {
 	{ "bench",	"a workload under several modes: counts and times",	bench_main },
 	{ "top",	"a live view of a running guest",		cli_top },
 	{ "stat",	"the counters of a running guest",		cli_stat },
+	{ "numa",	"a running guest's NUMA nodes: where it is, and moving it",	cli_numa },
 	{ "replay",	"a recorded trace against heuristics, without a guest",	cli_replay },
 	{ "sweep",	"many configurations of heuristics over traces",	cli_sweep },
 	{ "doctor",	"what this host can do, and how to fix what it cannot",	cli_doctor },

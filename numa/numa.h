@@ -61,5 +61,19 @@ bool numa_cpus(const struct numa_config *config, const struct numa_topology *t, 
 /* Pages of 4 KiB by the node they are on, as the kernel says (move_pages(2)): pages[n], and *absent: not allocated. 0 or
  * -errno. Takes about 0.1 us per page. */
 int numa_census(const void *at, size_t bytes, uint64_t pages[static NUMA_MAX_NODES], uint64_t *absent);
+/* The node of each of `n` pages of 4 KiB, as the kernel says, or -errno: -ENOENT, none is allocated there. 0 or -errno. */
+int numa_where(void *const pages[], unsigned n, int node[]);
+
+/* What came of moving pages of 4 KiB: each is under one of these. */
+struct numa_moved {
+	uint64_t moved, there;		/* ... by this call, ... before it */
+	uint64_t absent;		/* not allocated: nothing to move */
+	uint64_t failed;
+	int error;			/* of the first that failed: -ENOMEM, the node is full; -EBUSY, the kernel holds the page */
+};
+
+/* Moves what is allocated of `bytes` at `at` to `node`, while others use it (move_pages(2)); where the host has huge pages,
+ * whole ones. Adds to *out, as the kernel says afterwards. 0, or -errno if the kernel will not even try. About 2 us per page. */
+int numa_move_range(void *at, size_t bytes, unsigned node, struct numa_moved *out);
 
 #endif

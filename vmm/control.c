@@ -182,6 +182,7 @@ static void *control_thread(void *arg)
 	struct control *ctl = arg;
 	struct pollfd p[CLIENTS + 2];
 
+	pthread_setname_np(pthread_self(), "control");
 	for (;;) {
 		int64_t now = now_ms(), next = now + IDLE_MS;
 

@@ -38,6 +38,8 @@ struct control_command {
 	control_fn *run;
 };
 
+control_fn control_numa;		/* control_numa.c */
+
 extern const struct control_command control_commands[];	/* ends with a NULL name */
 
 /* Splits `line`, `n` bytes with room for a NUL behind them, at blanks. Returns the number of words; -EINVAL: not printable

@@ -49,3 +49,14 @@ void placement_thread(struct vcpu *v)
 	if (v->vm->topology.nr_nodes > 1 && numa_cpus(&v->vm->config->numa, &v->vm->topology, &cpus))
 		pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
 }
+
+int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node)
+{
+	pid_t tid = vm->vcpus[vcpu].tid;
+
+	if (node >= NUMA_MAX_NODES || !vm->topology.node[node].nr_cpus)
+		return -EINVAL;
+	if (!tid)
+		return -EAGAIN;
+	return sched_setaffinity(tid, sizeof(cpu_set_t), &vm->topology.node[node].cpus) ? -errno : 0;
+}

@@ -45,40 +45,82 @@ static int processor_of(pid_t tid)
 	return cpu;
 }
 
+/* "0-1,4": what the thread may run on; "" if that cannot be told. */
+static const char *affinity_of(pid_t tid, char *to, size_t size)
+{
+	cpu_set_t cpus;
+	size_t n = 0;
+
+	*to = '\0';
+	if (tid <= 0 || sched_getaffinity(tid, sizeof cpus, &cpus))
+		return to;
+	for (int first = 0, last; first < CPU_SETSIZE && n < size; first = last + 1) {
+		last = first;
+		if (!CPU_ISSET(first, &cpus))
+			continue;
+		while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &cpus))
+			last++;
+		n += snprintf(to + n, size - n, first == last ? "%s%d" : "%s%d-%d", n ? "," : "", first, last);
+	}
+	return to;
+}
+
+static int node_of_processor(const struct numa_topology *t, int cpu)
+{
+	for (unsigned k = 0; cpu >= 0 && t->nr_nodes && k <= t->highest; k++)
+		if (t->node[k].exists && CPU_ISSET(cpu, &t->node[k].cpus))
+			return k;
+	return -1;
+}
+
+/* Null: negative. */
+static json_t *known(int64_t n)
+{
+	return n < 0 ? json_null() : json_integer(n);
+}
+
+static json_t *vcpu_json(const struct vm *vm, unsigned id)
+{
+	pid_t tid = vm->vcpus[id].tid;
+	int cpu = processor_of(tid);
+	char text[256];
+
+	return json_pack("{sI so so ss}", "vcpu", (json_int_t)id, "cpu", known(cpu), "node",
+			 known(node_of_processor(&vm->topology, cpu)), "may_run_on", affinity_of(tid, text, sizeof text));
+}
+
+/* `now`: the same, read again; NULL: it cannot be. */
+static json_t *node_json(const struct numa_topology *t, const struct numa_topology *now, unsigned id)
+{
+	const struct numa_node *n = &t->node[id];
+	json_t *distance = json_array();
+
+	for (unsigned k = 0; k <= t->highest; k++)
+		if (t->node[k].exists)
+			json_array_append_new(distance, json_integer(n->distance[k]));
+	return json_pack("{sI sI sI so sI so}", "node", (json_int_t)id, "bytes", (json_int_t)n->bytes,
+			 "free_bytes_at_start", (json_int_t)n->free_bytes, "free_bytes",
+			 known(now && now->node[id].exists ? (int64_t)now->node[id].free_bytes : -1), "cpus",
+			 (json_int_t)n->nr_cpus, "distance", distance);
+}
+
 /* Policy, nodes, and, if there are several, where the frames of 4 KiB are by the kernel's word. NULL: no memory. Any
  * thread. */
 json_t *placement_json(const struct vm *vm)
 {
 	const struct numa_topology *t = &vm->topology;
-	json_t *o = json_pack("{ss s[] s[] so so}", "policy", numa_policy_name(vm->config->numa.policy), "nodes", "vcpus",
+	const char *pool = (char *)vm->mon + ((vm->pool.n - vm->mon_first.n) << 12);
+	struct numa_topology now;
+	bool read = !numa_topology_read(&now);
+	json_t *o = json_pack("{ss s[] s[] so so so}", "policy", numa_policy_name(vm->config->numa.policy), "nodes", "vcpus",
 			      "guest_frames", nodes_of(vm, vm->ram, vm->ram_frames),
-			      "monitor_frames", nodes_of(vm, vm->mon, vm->mon_frames));
+			      "monitor_frames", nodes_of(vm, vm->mon, vm->mon_frames),
+			      "shadow_pool_frames", nodes_of(vm, pool, vm->pool_pages));
 
-	for (unsigned i = 0; o && t->nr_nodes && i <= t->highest; i++) {
-		const struct numa_node *n = &t->node[i];
-		json_t *distance;
-
-		if (!n->exists)
-			continue;
-		distance = json_array();
-		for (unsigned k = 0; k <= t->highest; k++)
-			if (t->node[k].exists)
-				json_array_append_new(distance, json_integer(n->distance[k]));
-		json_array_append_new(json_object_get(o, "nodes"),
-				      json_pack("{sI sI sI sI so}", "node", (json_int_t)i, "bytes", (json_int_t)n->bytes,
-						"free_bytes_at_start", (json_int_t)n->free_bytes, "cpus", (json_int_t)n->nr_cpus,
-						"distance", distance));
-	}
-	for (unsigned i = 0; o && i < vm->nr_vcpus; i++) {
-		int cpu = processor_of(vm->vcpus[i].tid), node = -1;
-
-		for (unsigned k = 0; cpu >= 0 && t->nr_nodes && k <= t->highest; k++)
-			if (t->node[k].exists && CPU_ISSET(cpu, &t->node[k].cpus))
-				node = k;
-		json_array_append_new(json_object_get(o, "vcpus"),
-				      json_pack("{sI so so}", "vcpu", (json_int_t)i, "cpu",
-						cpu < 0 ? json_null() : json_integer(cpu), "node",
-						node < 0 ? json_null() : json_integer(node)));
-	}
+	for (unsigned i = 0; o && t->nr_nodes && i <= t->highest; i++)
+		if (t->node[i].exists)
+			json_array_append_new(json_object_get(o, "nodes"), node_json(t, read ? &now : NULL, i));
+	for (unsigned i = 0; o && i < vm->nr_vcpus; i++)
+		json_array_append_new(json_object_get(o, "vcpus"), vcpu_json(vm, i));
 	return o;
 }

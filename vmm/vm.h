@@ -337,6 +337,9 @@ void monitor_build_gates(struct vm *vm);
 /* ---- placement.c: NUMA nodes ------------------------------------------------------------------------------------------ */
 int placement_start(struct vm *vm);
 void placement_thread(struct vcpu *v);
+/* The vCPU's thread runs on the processors of host node `node` from now on. Any thread. -EINVAL: it has none; -EAGAIN: the
+ * thread has not begun. */
+int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node);
 
 /* ---- measure.c ------------------------------------------------------------------------------------------------------ */
 void measure_transitions(struct vcpu *v);

@@ -28,4 +28,27 @@ for node in 0 1; do
 		grep -q "^cpunodebind-$node: .*cpus.* $node\b" "$tmp/out"
 done
 check "a node that is not there is refused" "$(cat "$tmp/out")" grep -q "refused: umbra: --membind: node 7 has no memory" "$tmp/out"
+
+# ---- umbra numa -----------------------------------------------------------------------------------------------------
+line() { sed -n "s/^$1: //p" "$tmp/out" | tr -d '\r'; }
+for at in at-first:16384:0 moved:13312:3072 back:16384:0; do
+	IFS=: read -r name n0 n1 <<<"$at"
+	check "show, $name: as numa_maps has it" "$(line "$name")" test "$(line "$name")" = "shown $n0 $n1 maps $n0 $n1"
+done
+check "move --range" "$(line move-range)" test "$(line move-range)" = "3072 frames moved to node 1, 0 were there, 0 are not allocated"
+check "map" "$(line map)" test "$(line map)" = "0-1023 on 0, 1024-4095 on 1, 4096-16383 on 0, "
+check "... and back" "$(line move-back)" test "$(line move-back)" = "3072 frames moved to node 0, 13312 were there, 0 are not allocated"
+for cpu in 0 1; do
+	check "move --vcpu to node $cpu" "$(line vcpu-on-$cpu)" test "$(line vcpu-on-$cpu)" = "allowed $cpu last ran on $cpu"
+	check "... and show says so" "$(line vcpu-shown-$cpu)" test "$(line vcpu-shown-$cpu)" = "$cpu $cpu $cpu"
+done
+while IFS=: read -r words why; do
+	said=$(line "refused $words" )
+	check "move $words: refused" "$said" grep -qF -- "$why" <<<"$said"
+done <<-END
+	--vcpu 1 --node 0:no vCPU 1
+	--vcpu 0 --node 2:no node '2'
+	--range 16384 --node 1:frames are 0 to 16383
+	--range 16383+2 --node 1:frames are 0 to 16383
+END
 finish

@@ -89,6 +89,67 @@ static void requests(void **state)
 	json_decref(r);
 }
 
+static void refused(const char *request, const char *why)
+{
+	json_t *r = ask_text(request, strlen(request));
+	const char *error = json_string_value(json_object_get(r, "error"));
+
+	assert_true(json_is_false(json_object_get(r, "ok")));
+	if (!error || !strstr(error, why))
+		fail_msg("'%s': '%s', not '%s'", request, error ? error : "(no error)", why);
+	json_decref(r);
+}
+
+/* What `numa` refuses, on a made-up host; tests/e2e/numa.sh has what it does. */
+static void numa_requests(void **state)
+{
+	struct vcpu vcpus[2] = { 0 };
+
+	vm.ram_frames = 1000;
+	vm.nr_vcpus = 2;
+	vm.vcpus = vcpus;
+	vm.topology = (struct numa_topology){ .nr_nodes = 1, .with_memory = 1, .with_cpus = 1 };
+	vm.topology.node[0].exists = true;
+	refused("numa", "want one of");
+	refused("numa dance", "want one of");
+	refused("numa show me", "no arguments");
+	refused("numa map 0", "want FIRST COUNT");
+	refused("numa map 0 1 2", "want FIRST COUNT");
+	refused("numa map 0 1", "one NUMA node");
+	refused("numa move vcpu 0 node 0", "one NUMA node");
+	refused("numa move", "want 'vcpu V node N'");
+	vm.topology.nr_nodes = 0;
+	refused("numa map 0 1", "cannot be read");
+
+	vm.topology = (struct numa_topology){ .nr_nodes = 3, .highest = 3, .with_memory = 0x9, .with_cpus = 0x3 };
+	for (unsigned i = 0; i < 4; i++)
+		vm.topology.node[i].exists = i != 2;
+	CPU_SET(0, &vm.topology.node[0].cpus);
+	vm.topology.node[0].nr_cpus = 1;
+	static const char *const ranges[] = {
+		"-1 1", "0x10 1", "1 ", "0 0", "1e3 1", "0 99999999999999999999", "+1 1", "1 -1",
+	};
+	for (unsigned i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+		char request[80];
+
+		snprintf(request, sizeof request, "numa move range %s node 0", ranges[i]);
+		refused(request, "want");
+	}
+	refused("numa map 1000 1", "frames are 0 to 999");
+	refused("numa map 999 2", "frames are 0 to 999");
+	refused("numa map 1 999999999999999999", "frames are 0 to 999");
+	refused("numa move range 0 1 node 1", "no memory");
+	refused("numa move range 0 1 node 2", "no node '2'");
+	refused("numa move range 0 1 node 64", "no node");
+	refused("numa move range 0 1 node 18446744073709551616", "no node");
+	refused("numa move range 0 1 to 0", "want");
+	refused("numa move vcpu 2 node 0", "vCPUs 0 to 1");
+	refused("numa move vcpu x node 0", "vCPUs 0 to 1");
+	refused("numa move vcpu 1 node 3", "no processor");
+	refused("numa move vcpu 1 node 0", "cannot be moved");	/* its thread has not begun */
+	vm = (struct vm){ 0 };
+}
+
 /* ---- the socket --------------------------------------------------------------------------------------------------- */
 
 static int start(void **state)
@@ -327,7 +388,7 @@ static void found_by_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(words), cmocka_unit_test(requests),
+		cmocka_unit_test(words), cmocka_unit_test(requests), cmocka_unit_test(numa_requests),
 		cmocka_unit_test_setup_teardown(conversation, start, stop),
 		cmocka_unit_test_setup_teardown(endless_line, start, stop),
 		cmocka_unit_test_setup_teardown(deaf_and_slow, start, stop),

@@ -1,0 +1,250 @@
+/*
+ * numa_text.c - replies about NUMA as tables for people.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/numa.h"
+
+#define MIB_FRAMES	256.0
+#define NODES_SHOWN	4u		/* beside each other; more go to the next lines */
+#define ROWS_MAX	24u		/* runs of `map` that are printed as rows */
+#define DRAWING_WIDTH	64u
+#define DRAWING_CELLS	(16 * DRAWING_WIDTH)
+
+static int64_t integer(const json_t *o, const char *name)
+{
+	return json_integer_value(json_object_get(o, name));
+}
+
+/* ---- show ---------------------------------------------------------------------------------------------------------- */
+
+/* A number, or "?" if it is not known. */
+static const char *known(const json_t *o, const char *name, char to[static 16])
+{
+	const json_t *v = json_object_get(o, name);
+
+	if (json_is_integer(v))
+		snprintf(to, 16, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+	else
+		snprintf(to, 16, "?");
+	return to;
+}
+
+/* Pages of 4 KiB on a node; `census` is null where there was no look. */
+static int64_t pages_on(const json_t *census, int64_t node)
+{
+	char name[24];
+
+	snprintf(name, sizeof name, "%" PRId64, node);
+	return integer(json_object_get(census, "by_node"), name);
+}
+
+/* What a row of the memory table shows of a node, in MiB; negative: not known. */
+struct memory_row {
+	const char *title;
+	const json_t *all, *but;	/* censuses: those of `all` that are not in `but` ... */
+	const char *member;		/* ... or bytes: this member of the node */
+};
+
+static double cell_mib(const struct memory_row *row, const json_t *node)
+{
+	int64_t id = integer(node, "node");
+
+	if (!row->member)
+		return (pages_on(row->all, id) - pages_on(row->but, id)) / MIB_FRAMES;
+	return json_is_integer(json_object_get(node, row->member)) ? integer(node, row->member) / 1048576.0 : -1;
+}
+
+/* With the last two columns. */
+static void print_sums(FILE *to, const struct memory_row *row, const json_t *nodes)
+{
+	double sum = 0;
+
+	for (unsigned i = 0; i < json_array_size(nodes); i++)
+		sum += cell_mib(row, json_array_get(nodes, i));
+	fprintf(to, " %12.2f", sum);
+	if (row->all)
+		fprintf(to, " %14.2f", (integer(row->all, "not_allocated") - integer(row->but, "not_allocated")) / MIB_FRAMES);
+}
+
+static void print_row(FILE *to, const struct memory_row *row, const json_t *nodes, unsigned from)
+{
+	fprintf(to, "  %-18s", row->title);
+	for (unsigned i = from; i < json_array_size(nodes) && i < from + NODES_SHOWN; i++) {
+		double n = cell_mib(row, json_array_get(nodes, i));
+
+		if (n < 0)
+			fprintf(to, " %12s", "?");
+		else
+			fprintf(to, " %12.2f", n);
+	}
+	if (!from)
+		print_sums(to, row, nodes);
+	fputc('\n', to);
+}
+
+static void print_memory(FILE *to, const json_t *show, const json_t *nodes)
+{
+	const json_t *guest = json_object_get(show, "guest_frames"), *monitor = json_object_get(show, "monitor_frames");
+	const json_t *pool = json_object_get(show, "shadow_pool_frames");
+	const struct memory_row rows[] = {
+		{ .title = "guest", .all = guest },
+		{ .title = "shadow tables", .all = pool },
+		{ .title = "rest of monitor", .all = monitor, .but = pool },
+		{ .title = "host, free", .member = "free_bytes" },
+		{ .title = "host", .member = "bytes" },
+	};
+	char name[24];
+
+	for (unsigned from = 0; from < json_array_size(nodes); from += NODES_SHOWN) {
+		fprintf(to, "\n%-20s", from ? "" : "memory, MiB");
+		for (unsigned i = from; i < json_array_size(nodes) && i < from + NODES_SHOWN; i++) {
+			snprintf(name, sizeof name, "node %" PRId64, integer(json_array_get(nodes, i), "node"));
+			fprintf(to, "%13s", name);
+		}
+		if (!from)
+			fprintf(to, "%13s%15s", "all", "not allocated");
+		fputc('\n', to);
+		for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
+			if (rows[i].member || json_is_object(rows[i].all))
+				print_row(to, &rows[i], nodes, from);
+	}
+}
+
+static void print_distances(FILE *to, const json_t *nodes)
+{
+	fprintf(to, "\ndistance\n");
+	for (unsigned i = 0; i < json_array_size(nodes); i++) {
+		const json_t *node = json_array_get(nodes, i), *row = json_object_get(node, "distance");
+
+		fprintf(to, "  node %-3" PRId64 " %3" PRId64 " CPUs  ", integer(node, "node"), integer(node, "cpus"));
+		for (unsigned k = 0; k < json_array_size(row); k++)
+			fprintf(to, " %4" JSON_INTEGER_FORMAT, json_integer_value(json_array_get(row, k)));
+		fputc('\n', to);
+	}
+}
+
+static void print_vcpus(FILE *to, const json_t *vcpus)
+{
+	fprintf(to, "\n  %4s %10s %6s   %s\n", "vCPU", "processor", "node", "may run on");
+	for (unsigned i = 0; i < json_array_size(vcpus); i++) {
+		const json_t *v = json_array_get(vcpus, i);
+		char id[16], cpu[16], node[16], where[64];
+
+		fprintf(to, "  %4s %10s %6s   %s\n", known(v, "vcpu", id), known(v, "cpu", cpu), known(v, "node", node),
+			live_clean(live_text(v, "may_run_on", "?"), where, sizeof where));
+	}
+}
+
+void numa_print_show(FILE *to, const json_t *info, const json_t *show)
+{
+	const json_t *nodes = json_object_get(show, "nodes");
+	char policy[80];
+
+	live_print_title(to, info, live_number(info, "pid", 0));
+	fprintf(to, "\npolicy %s, %zu node%s\n", live_clean(live_text(show, "policy", "?"), policy, sizeof policy),
+		json_array_size(nodes), json_array_size(nodes) == 1 ? ": all memory and every vCPU is there" : "s");
+	if (json_array_size(nodes) > 1) {
+		print_memory(to, show, nodes);
+		print_distances(to, nodes);
+	}
+	print_vcpus(to, json_object_get(show, "vcpus"));
+}
+
+/* ---- map ----------------------------------------------------------------------------------------------------------- */
+
+#define NOWHERE		-1	/* not allocated */
+#define SEVERAL		-2
+
+static int64_t run_node(const json_t *run)
+{
+	const json_t *node = json_array_get(run, 2);
+
+	return json_is_integer(node) ? json_integer_value(node) : NOWHERE;
+}
+
+static void print_rows(FILE *to, const json_t *runs)
+{
+	char size[CLI_SIZE_TEXT];
+	json_t *run;
+	size_t i;
+
+	fprintf(to, "%12s %12s %8s  %s\n", "first frame", "last", "", "node");
+	json_array_foreach(runs, i, run) {
+		uint64_t first = json_integer_value(json_array_get(run, 0)), n = json_integer_value(json_array_get(run, 1));
+
+		fprintf(to, "%12" PRIu64 " %12" PRIu64 " %8s  ", first, first + n - 1, cli_size_text(n << 12, size));
+		if (run_node(run) == NOWHERE)
+			fprintf(to, "not allocated\n");
+		else
+			fprintf(to, "%" PRId64 "\n", run_node(run));
+	}
+}
+
+static char cell_letter(int64_t node)
+{
+	if (node < 0)
+		return node == NOWHERE ? '.' : '*';
+	return node < 10 ? '0' + node : node < 36 ? 'a' + node - 10 : '?';
+}
+
+static void print_drawing(FILE *to, const json_t *runs, uint64_t first, uint64_t count)
+{
+	int64_t cells[DRAWING_CELLS];
+	unsigned shift = 0, n;
+	char size[CLI_SIZE_TEXT];
+	json_t *run;
+	size_t i;
+
+	while (((count - 1) >> shift) + 1 > DRAWING_CELLS)
+		shift++;
+	n = ((count - 1) >> shift) + 1;
+	for (unsigned c = 0; c < n; c++)
+		cells[c] = NOWHERE;
+	json_array_foreach(runs, i, run) {
+		uint64_t begin = json_integer_value(json_array_get(run, 0)) - first;
+		uint64_t end = begin + json_integer_value(json_array_get(run, 1));
+
+		if (run_node(run) == NOWHERE || begin >= end || end > count)
+			continue;
+		for (uint64_t c = begin >> shift; c <= (end - 1) >> shift; c++)
+			cells[c] = cells[c] == NOWHERE || cells[c] == run_node(run) ? run_node(run) : SEVERAL;
+	}
+	fprintf(to, "a character is %s: the node it is on; * several, . not allocated\n", cli_size_text(4096ull << shift, size));
+	for (unsigned c = 0; c < n; c++) {
+		if (c % DRAWING_WIDTH == 0)
+			fprintf(to, "%s%12" PRIu64 "  ", c ? "\n" : "", first + ((uint64_t)c << shift));
+		fputc(cell_letter(cells[c]), to);
+	}
+	fputc('\n', to);
+}
+
+void numa_print_map(FILE *to, const json_t *map)
+{
+	const json_t *runs = json_object_get(map, "runs");
+
+	if (json_array_size(runs) <= ROWS_MAX)
+		print_rows(to, runs);
+	else
+		print_drawing(to, runs, integer(map, "first"), integer(map, "count"));
+}
+
+/* ---- move ---------------------------------------------------------------------------------------------------------- */
+
+void numa_print_move(FILE *to, const json_t *move)
+{
+	char why[80];
+
+	if (json_object_get(move, "vcpu")) {
+		fprintf(to, "vCPU %" PRId64 " runs on node %" PRId64 "\n", integer(move, "vcpu"), integer(move, "node"));
+		return;
+	}
+	fprintf(to, "%" PRId64 " frames moved to node %" PRId64 ", %" PRId64 " were there, %" PRId64 " are not allocated",
+		integer(move, "moved"), integer(move, "node"), integer(move, "there_already"), integer(move, "not_allocated"));
+	if (integer(move, "failed"))
+		fprintf(to, ", %" PRId64 " stay where they are: %s", integer(move, "failed"),
+			live_clean(live_text(move, "error", "?"), why, sizeof why));
+	fputc('\n', to);
+}
