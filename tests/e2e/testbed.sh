@@ -29,6 +29,12 @@ testbed --nodes=2 --cpus=4 --npt=0 --get /tmp/r:"$tmp/r" -- sh -c '
 	exit 3' >"$tmp/o" 2>"$tmp/e"
 check "exit code comes through" [ $? = 3 ]
 check "npt and nodes as asked" [ "$(xargs <"$tmp/o")" = "N 0-1 2-3" ]
+
+testbed --memory=512M,128M,0M --cpus=3 --removable -- sh -c '
+	for n in 1 2; do awk "/MemTotal/ { print \$4 }" /sys/devices/system/node/node$n/meminfo; done
+	for m in /sys/devices/system/node/node1/memory*; do echo offline >$m/state; done
+	awk "/MemTotal/ { print \$4 }" /sys/devices/system/node/node1/meminfo'
+check "sizes of nodes, and memory that can be taken away" [ "$(xargs <"$tmp/o")" = "131072 0 0" ]
 check "a file comes back whole" [ "$(md5sum <"$tmp/r")" = "$(cat "$tmp/e")" ]
 
 scripts/testbed --timeout=8 -- sleep 60 2>/dev/null
