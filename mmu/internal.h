@@ -92,6 +92,7 @@ struct gframe {
 	uint64_t w_clock;	/* kick clock when a writable leaf was last taken away or weakened */
 	uint8_t pin;		/* level, 0: not pinned */
 	uint16_t nr_leaf, nr_upper;	/* shadows of level 1, and of levels 2-4, DIRECT ones excluded */
+	uint16_t fixed;		/* mmu_fix() calls; frame lock */
 };
 
 struct region2m {		/* 512 guest frames; bucket lock */
@@ -448,6 +449,8 @@ void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn);
 /* No locks held. */
 void sync_all(struct mmu_cpu *cpu);
 void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count);
+/* Frame lock. Compares entries with those of the table's shadows. */
+void sync_entries(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count);
 /* Compares a whole table, listed or not. */
 void sync_table(struct mmu_cpu *cpu, uint64_t gfn);
 /* Whether a listed table may be shown somewhere below shadow page `page`. A page lock may be held. */

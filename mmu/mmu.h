@@ -204,7 +204,20 @@ int mmu_translate(struct mmu *mmu, gfn_t l4, enum mmu_mode mode, gva_t va, uint3
  * can race a mover takes it anew for each use. Any thread. */
 void *mmu_gfn_hva(struct mmu *mmu, gfn_t gfn);
 void *mmu_mfn_hva(struct mmu *mmu, mfn_t mfn);
-/* The VMM wrote into a guest frame (dirty logging has to know). Any thread. */
+/*
+ * The VMM writes `bytes` from `offset` on into a guest frame: nothing is lost if the frame is on the move, dirty logging
+ * knows, and shadows of a table are brought in line with it. 4 and 8 bytes aligned to their size are stored
+ * at one time. -EINVAL: no such frame, or beyond its end.
+ */
+int mmu_write(struct mmu_cpu *cpu, gfn_t gfn, unsigned offset, const void *from, unsigned bytes);
+
+/*
+ * From now on the frame stays where it is, until as many mmu_unfix(): mmu_gfn_hva() may be kept, and written by if
+ * mmu_mark_dirty() follows. -EINVAL; -EAGAIN: it is moving; do the kicks, call again; -EBUSY: 65535 times fixed.
+ */
+int mmu_fix(struct mmu_cpu *cpu, gfn_t gfn);
+void mmu_unfix(struct mmu_cpu *cpu, gfn_t gfn);
+/* The VMM wrote into a fixed guest frame, or the guest did by ways that mmu/ does not see. Any thread. */
 void mmu_mark_dirty(struct mmu *mmu, gfn_t gfn);
 
 /* ---- prebuilding ---------------------------------------------------------------------------------------------- */
@@ -294,8 +307,8 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
  * Moves a guest frame, with the guest running:
  *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
  *   commit  copies the 4 KiB, and the pmap names `to`; faults fill from it. Or abort: the old frame stays
- * begin: -EINVAL out of range, -EBUSY already moving, or a page table that is pinned or loaded as a root; shadows of
- * any other table are dropped, a watch ends. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame
+ * begin: -EINVAL out of range, -EBUSY fixed, already moving, or a page table that is pinned or loaded as a root; shadows
+ * of any other table are dropped, a watch ends. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame
  * is moving still. One mover per frame; different frames at once are fine.
  *
  * Guest tables are walked without locks. A walk that overlaps the commit may still read the old place; the value is not
@@ -310,7 +323,7 @@ void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn);
  * Watches who uses a frame: no sPTE maps it any more. From the kicks on, the first access by each shadow table is a
  * hidden fault (mmu_result.watched): leaves are read-only and are made for faults alone, nobody prebuilds them. The first
  * write by the guest ends it, or a move, or use as a page table. Again on a watched frame: from the beginning. No 2 MiB
- * sPTE covers the frame meanwhile. -EINVAL out of range, -EBUSY moving, or a page table.
+ * sPTE covers the frame meanwhile. -EINVAL out of range, -EBUSY fixed, moving, or a page table.
  */
 int mmu_watch(struct mmu_cpu *cpu, gfn_t gfn);
 void mmu_unwatch(struct mmu_cpu *cpu, gfn_t gfn);

@@ -44,7 +44,8 @@ int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn)
 	lock = frame_lock_of(mmu, gfn.n);
 	bucket = bucket_of(mmu, gfn.n);
 	spin_lock(lock);
-	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || mmu->frames[gfn.n].pin || table_in_use(mmu, gfn.n))
+	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || mmu->frames[gfn.n].fixed || mmu->frames[gfn.n].pin ||
+	    table_in_use(mmu, gfn.n))
 		goto out;
 	for_each_shadow(mmu, gfn.n, page)
 		if (!(page_key(&mmu->pages[page]).role & ROLE_DIRECT))

@@ -104,8 +104,7 @@ void sync_unsync(struct mmu_cpu *cpu, uint64_t gfn)
 	STAT(cpu, unsyncs);
 }
 
-/* Frame lock. */
-static void compare(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
+void sync_entries(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
 {
 	struct mmu *mmu = cpu->mmu;
 	unsigned i, changed = 0;
@@ -147,7 +146,7 @@ static uint64_t resync(struct mmu_cpu *cpu, uint64_t gfn)
 	frame_clear(mmu, gfn, FRAME_UNSYNC);
 	frame_refresh(cpu, gfn);
 	quiet = settled(mmu, gfn);
-	compare(cpu, gfn, 0, MMU_ENTRIES);
+	sync_entries(cpu, gfn, 0, MMU_ENTRIES);
 	list_again(mmu, gfn, !quiet && frame_is_table(&mmu->frames[gfn]));
 	STAT(cpu, resyncs);
 	if (mmu->cfg.audit >= 2)
@@ -181,7 +180,7 @@ void sync_one(struct mmu_cpu *cpu, uint64_t gfn, unsigned first, unsigned count)
 	if (!(frame_flags(cpu->mmu, gfn) & FRAME_LISTED))
 		return;
 	spin_lock(lock);
-	compare(cpu, gfn, first, count);
+	sync_entries(cpu, gfn, first, count);
 	spin_unlock(lock);
 }
 
@@ -190,7 +189,7 @@ void sync_table(struct mmu_cpu *cpu, uint64_t gfn)
 	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
 
 	spin_lock(lock);
-	compare(cpu, gfn, 0, MMU_ENTRIES);
+	sync_entries(cpu, gfn, 0, MMU_ENTRIES);
 	spin_unlock(lock);
 }
 

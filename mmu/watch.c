@@ -15,7 +15,7 @@ int mmu_watch(struct mmu_cpu *cpu, gfn_t gfn)
 	lock = frame_lock_of(mmu, gfn.n);
 	bucket = bucket_of(mmu, gfn.n);
 	spin_lock(lock);
-	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || frame_is_table(&mmu->frames[gfn.n]))
+	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || mmu->frames[gfn.n].fixed || frame_is_table(&mmu->frames[gfn.n]))
 		goto out;
 	spin_lock(bucket);
 	frame_set(mmu, gfn.n, FRAME_WATCH);

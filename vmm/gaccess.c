@@ -4,6 +4,7 @@
 
 #include "vmm/vm.h"
 
+/* Stores go by mmu_write(): the frame may be on the move. */
 static int guest_copy(struct vcpu *v, gfn_t l4, enum mmu_mode mode, uint64_t va, void *host, size_t bytes, uint32_t access,
 		      size_t *done)
 {
@@ -23,8 +24,7 @@ static int guest_copy(struct vcpu *v, gfn_t l4, enum mmu_mode mode, uint64_t va,
 		if (mmu_translate(mmu, l4, mode, (gva_t){ at }, access, &w) || !(page = mmu_gfn_hva(mmu, w.gfn)))
 			return -EFAULT;
 		if (access & MMU_PF_W) {
-			memcpy(page + (at & 4095), (char *)host + *done, n);
-			mmu_mark_dirty(mmu, w.gfn);
+			mmu_write(v->mmu, w.gfn, at & 4095, (char *)host + *done, n);
 		} else {
 			memcpy((char *)host + *done, page + (at & 4095), n);
 		}

@@ -39,7 +39,8 @@ struct paging_ops {
 
 	/* May the VMM write to this frame by its number, now? Where the processor walks the guest's tables, not to a table. */
 	bool (*may_write)(struct vcpu *v, gfn_t gfn);
-	/* The same from now on until the VM ends: the frame will not become a table. -EBUSY: it is one. */
+	/* The same from now on until the VM ends, by a pointer that is kept: the frame stays where it is, and where the
+	 * processor walks the guest's tables does not become one. -EBUSY: it is one, or does not stop moving. */
 	int (*keep_writable)(struct vcpu *v, gfn_t gfn);
 
 	/* Entries changed and not kicked yet, as in mmu.h; tables may be guest frames. */

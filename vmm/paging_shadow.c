@@ -1,8 +1,12 @@
 /*
  * paging_shadow.c - struct paging_ops over mmu/: the processor walks our shadow tables, the guest's are mere data.
  */
+#include <errno.h>
+#include <sched.h>
+
 #include "vmm/vm.h"
 
+#define FIX_TRIES	10000u
 #define LINK_SEARCH	64u	/* level-2 tables looked through for one store; each maps 1 GiB */
 
 static int shadow_create(struct vm *vm)
@@ -127,7 +131,12 @@ static bool shadow_may_write(struct vcpu *v, gfn_t gfn)
 
 static int shadow_keep_writable(struct vcpu *v, gfn_t gfn)
 {
-	return 0;
+	int r;
+
+	/* A move takes another vCPU's thread microseconds, unless that has to wait for a processor. */
+	for (unsigned i = 0; (r = mmu_fix(v->mmu, gfn)) == -EAGAIN && i < FIX_TRIES && vcpu_do_kicks(v); i++)
+		sched_yield();
+	return r == -EAGAIN ? -EBUSY : r;
 }
 
 static bool shadow_kick_pending(struct vcpu *v)

@@ -423,12 +423,13 @@ static inline bool has_error_code(unsigned vector)
 }
 
 /* ---- gaccess.c: guest memory by guest address ------------------------------------------------------------------------ */
-/* Through the kernel space of `v`. 0 or -EFAULT; then nothing or a prefix was copied. */
+/* Through the kernel space of `v`, on its thread. 0 or -EFAULT; then nothing or a prefix was copied. */
 int guest_read(struct vcpu *v, uint64_t va, void *to, size_t bytes);
 int guest_write(struct vcpu *v, uint64_t va, const void *from, size_t bytes);
 /* Through the space of the current mode. */
 int guest_fetch(struct vcpu *v, uint64_t va, void *to, size_t bytes, size_t *got);
-/* hva of a physical range that lies inside one frame of RAM or shared_info; NULL. */
+/* hva of a physical range that lies inside one frame of RAM or shared_info; NULL. To read at once; stores go by
+ * mmu_write(), unless the frame is kept (paging_ops.keep_writable). */
 void *guest_phys(struct vm *vm, uint64_t pa, size_t bytes);
 #define guest_get(v, va, p)	guest_read(v, va, p, sizeof *(p))
 #define guest_put(v, va, p)	guest_write(v, va, p, sizeof *(p))
@@ -493,6 +494,7 @@ int xen_load_gdt(struct vcpu *v, const uint64_t *frames, uint64_t entries);
 /* time */
 void xen_time_init(struct vcpu *v);
 void xen_time_publish(struct vcpu *v);
+void xen_time_publish_info(struct vcpu *v);	/* in its vcpu_info alone; any thread */
 void xen_timer_expired(struct vcpu *v);		/* looks at deadlines; may raise VIRQ_TIMER */
 void xen_timer_arm(struct vcpu *v);
 uint64_t xen_next_deadline(const struct vcpu *v);	/* system time, 0: none */

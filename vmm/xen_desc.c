@@ -122,14 +122,13 @@ static void update_copy(struct vcpu *v, struct vcpu *o, uint64_t gfn, unsigned n
 long xen_update_descriptor(struct vcpu *v, const uint64_t a[6])
 {
 	uint64_t pa = a[0], d = a[1], gfn = pa >> 12, checked = d;
-	uint64_t *at = gfn < v->vm->ram_frames && !(pa & 7) && v->vm->paging->may_write(v, (gfn_t){ gfn }) ?
-		       guest_phys(v->vm, pa, 8) : NULL;
-
-	if (!at || !monitor_descriptor_ok(&checked))
+	if (gfn >= v->vm->ram_frames || (pa & 7) || !v->vm->paging->may_write(v, (gfn_t){ gfn }) ||
+	    !monitor_descriptor_ok(&checked))
 		return -EINVAL;
 	/* As Xen's: with the DPL the guest gets, the accessed bit as it was. */
-	__atomic_store_n(at, (checked & ~DESC_ACCESSED) | (d & DESC_ACCESSED), __ATOMIC_SEQ_CST);
-	mmu_mark_dirty(v->vm->mmu, (gfn_t){ gfn });
+	d = (checked & ~DESC_ACCESSED) | (d & DESC_ACCESSED);
+	mmu_write(v->mmu, (gfn_t){ gfn }, pa & 4095, &d, sizeof d);
+	atomic_thread_fence(memory_order_seq_cst);	/* stored before update_copy() looks who uses it */
 	for (unsigned c = 0; c < v->vm->nr_vcpus; c++)
 		update_copy(v, &v->vm->vcpus[c], gfn, (pa & 4095) / 8, checked);
 	return 0;

@@ -133,16 +133,14 @@ int xen_new_user_baseptr(struct vcpu *v, uint64_t l4)
 
 static long copy_frame(struct vcpu *v, uint64_t to, const uint64_t *from)
 {
-	char *t = mmu_gfn_hva(v->vm->mmu, (gfn_t){ to }), *f = from ? mmu_gfn_hva(v->vm->mmu, (gfn_t){ *from }) : NULL;
+	const char *f = from ? mmu_gfn_hva(v->vm->mmu, (gfn_t){ *from }) : NULL;
+	char page[4096] = { 0 };
 
-	if (!t || (from && !f) || !v->vm->paging->may_write(v, (gfn_t){ to }))
+	if ((from && !f) || !gfn_ok(v->vm, to) || !v->vm->paging->may_write(v, (gfn_t){ to }))
 		return -EINVAL;
 	if (f)
-		memmove(t, f, 4096);
-	else
-		memset(t, 0, 4096);
-	mmu_mark_dirty(v->vm->mmu, (gfn_t){ to });
-	return 0;
+		memcpy(page, f, sizeof page);
+	return mmu_write(v->mmu, (gfn_t){ to }, 0, page, sizeof page);
 }
 
 /* Flushes reach every vCPU anyway; a mask that cannot be read is refused all the same. */

@@ -134,10 +134,9 @@ static bool clock_is_old(const struct vm *vm)
 	return (int64_t)(host_now(vm) - __atomic_load_n(&vm->clock.host_ns, __ATOMIC_RELAXED)) >= (int64_t)ANCHOR_NS;
 }
 
-void xen_time_publish(struct vcpu *v)
+void xen_time_publish_info(struct vcpu *v)
 {
 	struct anchor a = clock_anchor(v->vm);
-	uint32_t odd;
 
 	v->time_anchor = a.seq;
 	v->time = (struct vcpu_time_info){
@@ -149,6 +148,13 @@ void xen_time_publish(struct vcpu *v)
 		.flags = clock_stable(v->vm) ? XEN_PVCLOCK_TSC_STABLE_BIT : 0,
 	};
 	store_time(&atomic_load(&v->info)->time, v->time);
+}
+
+void xen_time_publish(struct vcpu *v)
+{
+	uint32_t odd;
+
+	xen_time_publish_info(v);
 	if (!v->time_va.a)
 		return;
 	/* Guest memory by address: may fail at any time, then the guest has only itself to blame. */

@@ -10,7 +10,7 @@
  * Moves `o`'s vcpu_info to a frame of the guest's choice, once. What was pending stays so: after the move every
  * selector is set, so an event raised through the old address meanwhile is found too (xen_evtchn.c).
  */
-static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_info *a)
+static long register_vcpu_info(struct vcpu *v, struct vcpu *o, const struct vcpu_register_vcpu_info *a)
 {
 	struct vm *vm = o->vm;
 	struct vcpu_info *old = atomic_load(&o->info), *new;
@@ -21,8 +21,10 @@ static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_i
 		return -EINVAL;
 	if (a->mfn >= vm->ram_frames)
 		return -EINVAL;
+	if (vm->paging->keep_writable(v, (gfn_t){ a->mfn }))
+		return -EINVAL;
 	new = guest_phys(vm, (a->mfn << 12) + a->offset, sizeof *new);
-	if (!new || vm->paging->keep_writable(o, (gfn_t){ a->mfn }))
+	if (!new)
 		return -EINVAL;
 	/* All but what other threads write: that is set below. */
 	new->evtchn_upcall_mask = old->evtchn_upcall_mask;
@@ -30,7 +32,7 @@ static long register_vcpu_info(struct vcpu *o, const struct vcpu_register_vcpu_i
 	mmu_mark_dirty(vm->mmu, (gfn_t){ a->mfn });
 	atomic_store(&o->info, new);
 	shim_set_info(o, new);
-	xen_time_publish(o);
+	xen_time_publish_info(o);
 	__atomic_store_n(&new->evtchn_pending_sel, ~0ul, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&new->evtchn_upcall_pending, 1, __ATOMIC_SEQ_CST);
 	return 0;
@@ -110,7 +112,7 @@ static long vcpu_op_any(struct vcpu *v, struct vcpu *o, unsigned op, uint64_t ar
 	case VCPUOP_register_vcpu_info:
 		if (o != v && atomic_load(&o->up))
 			return -EINVAL;
-		return guest_get(v, arg, &info) ? -EFAULT : register_vcpu_info(o, &info);
+		return guest_get(v, arg, &info) ? -EFAULT : register_vcpu_info(v, o, &info);
 	default:
 		return o == v ? vcpu_op_self(v, op, arg) : -EINVAL;
 	}

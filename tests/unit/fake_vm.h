@@ -160,6 +160,14 @@ void mmu_mark_dirty(struct mmu *mmu, gfn_t gfn)
 {
 }
 
+int mmu_write(struct mmu_cpu *cpu, gfn_t gfn, unsigned offset, const void *from, unsigned bytes)
+{
+	if (gfn.n >= FAKE_BYTES >> 12 || offset + bytes > 4096)
+		return -EINVAL;
+	memcpy(fake.memory + (gfn.n << 12) + offset, from, bytes);
+	return 0;
+}
+
 void vcpu_wake(struct vcpu *v)
 {
 	atomic_fetch_add(&fake.wakes[v->id], 1);

@@ -28,12 +28,13 @@ struct mmu_model *model_create(uint64_t nr_gfns, bool nx)
 	m->updated = map_zeroed(words * 8);
 	m->old_head = map_zeroed(words * 4);
 	m->let_through = map_zeroed(nr_gfns * 8);
-	m->pin = map_zeroed(nr_gfns * 6);
+	m->pin = map_zeroed(nr_gfns * 7);
 	m->pin_seen = m->pin + nr_gfns;
 	m->ever = m->pin + nr_gfns * 2;
 	m->dirty = m->pin + nr_gfns * 3;
 	m->may_dirty = m->pin + nr_gfns * 4;
 	m->watched = m->pin + nr_gfns * 5;
+	m->fixed = m->pin + nr_gfns * 6;
 	return m;
 }
 
@@ -49,7 +50,7 @@ void model_destroy(struct mmu_model *m)
 	munmap(m->updated, words * 8);
 	munmap(m->old_head, words * 4);
 	munmap(m->let_through, m->nr_gfns * 8);
-	munmap(m->pin, m->nr_gfns * 6);
+	munmap(m->pin, m->nr_gfns * 7);
 	free(m->old);
 	free(m->floors);
 	free(m);

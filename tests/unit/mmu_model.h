@@ -73,6 +73,7 @@ struct mmu_model {
 	uint8_t *dirty;			/* written since the last fetch */
 	uint8_t *may_dirty;		/* a write to it was granted since the last fetch */
 	uint8_t *watched;		/* enum model_watch */
+	uint8_t *fixed;			/* mmu_fix() calls */
 };
 
 struct mmu_model *model_create(uint64_t nr_gfns, bool nx);

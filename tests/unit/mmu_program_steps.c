@@ -448,11 +448,13 @@ static void step_remap(struct program *p)
 	world_trace(p->cpu, "remap begin gfn %#llx: %d", (unsigned long long)gfn, err);
 	if (err) {
 		world_check(p->cpu, err == -EBUSY, "remap_begin: %d", err);
-		world_check(p->cpu, p->m->pin[gfn] || p->m->ever[gfn], "step %llu: remap_begin of gfn %#llx, no table: %d",
+		world_check(p->cpu, p->m->pin[gfn] || p->m->ever[gfn] || p->m->fixed[gfn], "step %llu: remap_begin of gfn %#llx, no table: %d",
 			    (unsigned long long)p->step, (unsigned long long)gfn, err);
 		kick(p, p->cpu);
 		return;
 	}
+	world_check(p->cpu, !p->m->fixed[gfn], "step %llu: gfn %#llx is fixed, and moves", (unsigned long long)p->step,
+		    (unsigned long long)gfn);
 	p->m->watched[gfn] = WATCH_OFF;
 	kick_all(p);
 	slot = below(p, p->nr_spare);
@@ -497,8 +499,8 @@ static void step_watch(struct program *p)
 	}
 	err = mmu_watch(p->cpu->cpu, (gfn_t){ gfn });
 	world_trace(p->cpu, "watch gfn %#llx: %d", (unsigned long long)gfn, err);
-	world_check(p->cpu, !err || (err == -EBUSY && (p->m->pin[gfn] || p->m->ever[gfn] || gfn == p->moving || !p->opt.alone)),
-		    "step %llu: watch of gfn %#llx: %d", (unsigned long long)p->step, (unsigned long long)gfn, err);
+	world_check(p->cpu, err ? err == -EBUSY && (p->m->pin[gfn] || p->m->ever[gfn] || p->m->fixed[gfn] || gfn == p->moving ||
+						    !p->opt.alone) : !p->m->fixed[gfn], "step %llu: watch of gfn %#llx: %d", (unsigned long long)p->step, (unsigned long long)gfn, err);
 	err = err ? err : mmu_watch(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns });
 	world_check(p->cpu, err == -EINVAL || err == -EBUSY, "watch of a frame out of range: %d", err);
 	if (err == -EBUSY)
@@ -582,6 +584,55 @@ static void step_mark_dirty(struct program *p)
 		mmu_updated(p->cpu->cpu, (gfn_t){ gfn }, index);
 }
 
+/* The VMM's stores: of any size, unless another thread may take what is half done for an entry. */
+static void step_write(struct program *p)
+{
+	uint64_t gfn = some_data(p), page[512], value;
+	unsigned offset = below(p, 512) * 8, bytes = 8, i;
+	int err;
+
+	err = mmu_write(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns }, 0, page, 8);
+	world_check(p->cpu, err == -EINVAL, "a write out of range: %d", err);
+	err = mmu_write(p->cpu->cpu, (gfn_t){ gfn }, below(p, 2) ? 4097 : 4090, page, below(p, 2) ? 7 : 4097);
+	world_check(p->cpu, err == -EINVAL, "a write across the end of the frame: %d", err);
+	if (p->opt.alone && percent(p, 50)) {
+		offset = below(p, 4096);
+		bytes = 1 + below(p, percent(p, 80) && offset < 4080 ? 16 : 4096 - offset);
+	}
+	memcpy(page, &p->m->mem[gfn * 512], sizeof(page));
+	value = some_word(p, gfn) & ~MMU_PTE_P;
+	for (i = 0; i < bytes; i++)
+		((char *)page)[offset + i] = (char)(value >> (offset + i) % 8 * 8);
+	err = mmu_write(p->cpu->cpu, (gfn_t){ gfn }, offset, (char *)page + offset, bytes);
+	world_trace(p->cpu, "write gfn %#llx+%u, %u bytes: %d", (unsigned long long)gfn, offset, bytes, err);
+	world_check(p->cpu, !err, "step %llu: write of gfn %#llx+%u, %u bytes: %d", (unsigned long long)p->step,
+		    (unsigned long long)gfn, offset, bytes, err);
+	for (i = offset / 8; i <= (offset + bytes - 1) / 8; i++)
+		model_store(p->m, gfn, i, page[i]);
+	p->ever_dirty[gfn] = 1;
+}
+
+static void step_fix(struct program *p)
+{
+	uint64_t gfn = some_data(p);
+	int err;
+
+	if (p->m->fixed[gfn] && percent(p, 70)) {
+		for (; p->m->fixed[gfn]; p->m->fixed[gfn]--)
+			mmu_unfix(p->cpu->cpu, (gfn_t){ gfn });
+		return;
+	}
+	if (percent(p, 50))
+		return;
+	err = mmu_fix(p->cpu->cpu, (gfn_t){ gfn });
+	world_trace(p->cpu, "fix gfn %#llx: %d", (unsigned long long)gfn, err);
+	world_check(p->cpu, err ? err == -EAGAIN && (gfn == p->moving || !p->opt.alone) : gfn != p->moving,
+		    "step %llu: fix of gfn %#llx: %d", (unsigned long long)p->step, (unsigned long long)gfn, err);
+	p->m->fixed[gfn] += !err;
+	world_check(p->cpu, mmu_fix(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns }) == -EINVAL, "fix of a frame out of range");
+	mmu_unfix(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns });
+}
+
 static void step_translate(struct program *p)
 {
 	enum mmu_mode mode = below(p, 2);
@@ -637,6 +688,8 @@ static const struct {
 	{ .weight =  25, .step = step_watch },
 	{ .weight =  20, .step = step_dirty, .global = true },
 	{ .weight =  15, .step = step_mark_dirty },
+	{ .weight =  25, .step = step_write },
+	{ .weight =   5, .step = step_fix },
 	{ .weight =  40, .step = step_translate },
 	{ .weight =  15, .step = step_needless_fault },
 	{ .weight =   8, .step = step_check },
