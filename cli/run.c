@@ -279,6 +279,17 @@ static error_t parse_control(const char *arg, const char **out)
 	return 0;
 }
 
+static error_t parse_numa(const char *arg, struct numa_config *config)
+{
+	char why[160];
+
+	if (numa_policy_parse(arg, config, why, sizeof why))
+		return bad_value("numa", arg, "%s", why);
+	if (numa_policy_moves(config->policy))
+		return bad_value("numa", arg, "not one of: off, local, interleave, bind");
+	return 0;
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct vmm_config *config = state->input;
@@ -372,10 +383,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			numa_policy_help(stdout);
 			exit(0);
 		}
-		config->numa.policy = numa_policy_find(arg);
-		if (!config->numa.policy && strcmp(arg, "off"))
-			return bad_value("numa", arg, "not one of: off, local, interleave, bind");
-		break;
+		return parse_numa(arg, &config->numa);
 	case OPT_MEMBIND:
 		if (numa_parse_nodes(arg, &config->numa.membind))
 			return bad_value("membind", arg, "not a list of nodes such as 0,2-3");

@@ -9,7 +9,10 @@
 
 #include "numa/policy.h"
 
-static const struct numa_policy *const policies[] = { &policy_local, &policy_interleave, &policy_bind };
+static const struct numa_policy *const policies[] = {
+	&policy_local, &policy_interleave, &policy_bind,
+	&policy_migrate, &policy_replicate, &policy_balance, &policy_auto, &policy_random,
+};
 
 #define NR_POLICIES	(sizeof policies / sizeof *policies)
 
@@ -26,11 +29,17 @@ const char *numa_policy_name(const struct numa_policy *policy)
 	return policy ? policy->name : "off";
 }
 
+bool numa_policy_moves(const struct numa_policy *policy)
+{
+	return policy && policy->groups;
+}
+
 void numa_policy_help(FILE *to)
 {
 	fprintf(to, "%-12sas the host kernel does by itself\n", "off");
 	for (unsigned i = 0; i < NR_POLICIES; i++)
 		fprintf(to, "%-12s%s\n", policies[i]->name, policies[i]->what);
+	numa_params_help(to);
 }
 
 int numa_parse_nodes(const char *text, uint64_t *mask)
@@ -100,11 +109,16 @@ int policy_mbind(void *at, size_t bytes, int mode, uint64_t mask)
 	return syscall(SYS_mbind, at, bytes, mode, mask ? &nodes : NULL, mask ? NUMA_MAX_NODES + 1 : 0, 0) ? -errno : 0;
 }
 
+int policy_place_first_touch(const struct numa_config *config, const struct numa_topology *t, void *at, size_t bytes, bool walked)
+{
+	return policy_mbind(at, bytes, config->membind ? MPOL_BIND : MPOL_LOCAL, config->membind);
+}
+
 int numa_place(const struct numa_config *config, const struct numa_topology *t, void *at, size_t bytes, bool walked)
 {
 	struct numa_config c = *config;
 
-	if (!c.policy || t->nr_nodes < 2)
+	if (!c.policy || t->nr_nodes < 2 || t->fake)
 		return 0;
 	c.membind &= t->with_memory;		/* "all" */
 	return c.policy->place(&c, t, at, bytes, walked);

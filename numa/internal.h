@@ -1,0 +1,209 @@
+/*
+ * internal.h - the manager's parts among themselves. Everything is for the thread that holds manager->lock, but what says
+ * otherwise.
+ */
+#ifndef UMBRA_NUMA_INTERNAL_H
+#define UMBRA_NUMA_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "numa/policy.h"
+
+#define REGION_FRAMES	512u	/* a survey's unit: 2 MiB, as far as it goes */
+#define SURVEY_MIN	4u
+#define SURVEY_GROW	4u	/* SURVEY_MIN << this at most */
+#define FOCUS		4096u	/* a power of two */
+#define WISHES		4096u
+#define JUDGED		64u
+#define JUDGE_WATCHES	8u	/* frames of one decision that are watched to judge it */
+
+/* What vCPU threads tell: wait-free, and two of one node that note the same frame at once may count as one. */
+struct heat {
+	_Atomic uint8_t *fresh;		/* [gfn * nr_places + node] samples since they were collected */
+	_Atomic uint8_t *wrote;		/* [gfn] mask of nodes, since then */
+	_Atomic uint8_t *stands;	/* [gfn] mask of nodes it stood on when last looked up; 0: never */
+	_Atomic uint64_t *touched;	/* bit per frame with anything fresh ... */
+	_Atomic uint64_t *summary;	/* ... and per word of `touched` with any */
+	_Atomic uint64_t *collapsed;	/* bit per frame */
+};
+
+struct heat_vcpu {
+	_Alignas(64) _Atomic uint64_t local, remote, watched;
+};
+
+/* What the manager knows of a frame. All zero: nothing. */
+struct frame {
+	uint32_t stamp;			/* round of its last ageing */
+	uint32_t watched;		/* since this round, and nobody wrote; 0: not */
+	uint32_t frozen;		/* left alone until this round */
+	uint32_t window;		/* round that `moves` counts from */
+	uint8_t moves, busy, backoff;
+	uint8_t copies;			/* mask; 0: none */
+	uint8_t writers, writers_before;
+	uint8_t judgement;		/* index + 1 */
+	bool away, focus;		/* not at home; in the list of those to be watched next */
+};
+
+struct region {
+	uint8_t wait, skip;		/* visits of the survey left out; and to be left out next time */
+	uint8_t grow;			/* looks at SURVEY_MIN << grow of its frames */
+	bool remote, seen;		/* since the last visit */
+	uint16_t next;
+};
+
+struct wish {
+	uint64_t gfn;
+	struct numa_wish w;
+	uint8_t at, writers;
+	uint16_t hits[NUMA_MAX_PLACES];
+};
+
+/* A decision that waits for its judgement. */
+struct judgement {
+	uint64_t decision;		/* id; 0: free */
+	enum numa_move_kind kind;
+	uint8_t from;
+	uint32_t start;			/* round */
+	unsigned n;
+	uint64_t gfns[NUMA_MAX_BATCH];
+	uint32_t before[2], after[2];
+	uint64_t cost_ns;
+};
+
+struct budget {
+	int64_t tokens_ns;		/* of the guest's time, may be owed */
+	double moves;			/* frames that rate= allows now */
+	uint64_t busy_ns[NUMA_MAX_VCPUS], then_ns;
+	unsigned load[NUMA_MAX_VCPUS];	/* of each vCPU, of late: thousandths of a processor */
+	uint64_t watched;		/* noted faults paid for */
+	uint64_t fault_ns, move_ns, watch_ns;	/* of one, on average of late */
+	uint64_t reserved_ns;		/* for faults that this round's watching may cause */
+};
+
+struct manager_log {
+	pthread_mutex_t lock;		/* innermost */
+	struct numa_decision kept[NUMA_LOG_KEPT];
+	uint64_t made;			/* ever; the last has this id */
+};
+
+struct numa_manager {
+	struct numa_machine machine;
+	pthread_mutex_t lock;		/* outermost; held while ops are called */
+	pthread_mutex_t wake_lock;	/* `stop` and `woken` */
+	pthread_cond_t wake;
+	pthread_t thread;
+	bool started, stop, woken;
+
+	struct numa_config config;
+	const uint64_t *value;		/* config.value */
+	_Atomic(struct heat *) heat;	/* NULL until a policy that moves was set, then for good */
+	struct heat_vcpu *vcpus;
+	struct frame *frames;
+	uint16_t *hits;			/* [gfn * nr_places + node], aged to the frame's stamp */
+	struct region *regions;
+	uint64_t nr_regions, region_at;	/* the survey goes on here */
+	uint32_t round;			/* 1, 2, ... */
+	bool homing;			/* frames are to be brought home, vCPUs back to home_node */
+	uint64_t home_at;
+	uint8_t home_node[NUMA_MAX_VCPUS];
+
+	uint64_t focus[FOCUS];
+	unsigned focus_first, focus_n;
+	struct wish wishes[WISHES];
+	unsigned nr_wishes;
+	uint32_t full_until[NUMA_MAX_PLACES];
+	struct judgement judged[JUDGED];
+	unsigned nr_judged;
+	struct budget budget;
+	int64_t worth_ns;		/* what judged decisions gained less what they cost, of late */
+	unsigned worth_n, rests;
+	uint32_t rest_until, balance_next;
+	uint64_t random;
+	struct manager_log log;
+	struct numa_stats stats;	/* one writer; others read as it is */
+};
+
+static inline void manager_count(uint64_t *counter, int64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline bool manager_has(const struct numa_manager *m, unsigned group)
+{
+	return m->config.policy && m->config.policy->groups & group;
+}
+
+/* heat.c */
+int heat_create(struct numa_manager *m);
+void heat_destroy(struct numa_manager *m);
+void heat_forget(struct numa_manager *m);
+/* Takes in what was noted since the last time; asks the policy for each such frame. */
+void heat_collect(struct numa_manager *m);
+/* The frame stands on the nodes of `mask` now. */
+void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask);
+/* Its samples by node and writers, aged to now. */
+uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn);
+
+/* scan.c */
+void scan_round(struct numa_manager *m);
+/* To be watched in the next rounds. Full: the oldest is forgotten. */
+void scan_focus(struct numa_manager *m, uint64_t gfn);
+/* Watches `n` now. */
+void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n);
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote);
+
+/* act.c */
+/* A move to be made in this round. False: no room for more. */
+bool act_want(struct numa_manager *m, const struct wish *wish);
+/* Makes those that may be made. */
+void act_round(struct numa_manager *m);
+/* Makes these now and books them, as one decision per kind and direction. `why` has what they have in common. */
+void act_now(struct numa_manager *m, struct numa_move *moves, unsigned n, const struct numa_decision *why);
+int act_move_vcpu(struct numa_manager *m, unsigned vcpu, unsigned node, const struct numa_decision *why);
+/* Brings home what is away, as much as one round may. */
+void act_home(struct numa_manager *m);
+/* A write ended its copies. */
+void act_collapsed(struct numa_manager *m, uint64_t gfn);
+/* Until the page has been left alone for freeze=. */
+void act_freeze(struct numa_manager *m, uint64_t gfn);
+
+/* budget.c */
+void budget_start(struct numa_manager *m);
+void budget_round(struct numa_manager *m);
+unsigned budget_frames_to_watch(struct numa_manager *m);
+unsigned budget_frames_to_move(struct numa_manager *m);
+void budget_spent_watching(struct numa_manager *m, unsigned frames, uint64_t ns);
+void budget_spent_moving(struct numa_manager *m, unsigned frames, uint64_t ns);
+/* Of one move with what follows from it. */
+uint64_t budget_move_ns(const struct numa_manager *m);
+
+/* judge.c */
+void judge_later(struct numa_manager *m, const struct numa_decision *d, enum numa_move_kind kind, const uint64_t *gfns, unsigned n);
+/* `n` accesses showed at a frame under judgement, on a node `distance` away from it. */
+void judge_saw(struct numa_manager *m, const struct frame *f, unsigned n, unsigned distance);
+void judge_round(struct numa_manager *m);
+void judge_forget(struct numa_manager *m);
+bool judge_resting(const struct numa_manager *m);
+
+/* log.c: returns the id. */
+uint64_t log_add(struct numa_manager *m, const struct numa_decision *d);
+void log_outcome(struct numa_manager *m, uint64_t id, enum numa_outcome outcome, const uint32_t after[static 2]);
+
+/* migrate.c, replicate.c */
+enum numa_verdict policy_migrate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w);
+enum numa_verdict policy_replicate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w);
+/* balance.c */
+void policy_balance_round(struct numa_manager *m);
+
+static inline unsigned manager_distance(const struct numa_manager *m, unsigned from, uint8_t mask)
+{
+	unsigned best = ~0u;
+
+	for (unsigned i = 0; i < m->machine.nr_places; i++)
+		if (mask >> i & 1 && m->machine.distance[from][i] < best)
+			best = m->machine.distance[from][i];
+	return best;
+}
+
+#endif

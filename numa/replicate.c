@@ -1,0 +1,33 @@
+/*
+ * replicate.c - policy: a page that several nodes read and nobody writes gets a copy on each of them. That nobody writes is
+ * known because a watched frame shows its first write. A page whose copies a write ended has to be quiet for twice as long
+ * before it gets copies again, each time.
+ */
+#include "numa/internal.h"
+
+enum numa_verdict policy_replicate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w)
+{
+	uint8_t users = policy_users(p), mask = users | 1u << p->at;
+	unsigned all = 0;
+
+	for (unsigned i = 0; i < p->nr_places; i++)
+		all += p->hits[i];
+	if (!(users & (users - 1)) || (p->copies & mask) == mask || all < value[NUMA_HOT] * NUMA_SAMPLE)
+		return NUMA_LEAVE;
+	if (p->writers & (p->writers - 1))
+		return NUMA_LEAVE_WRITE_SHARED;
+	if (!p->copies && (p->writers || p->quiet < value[NUMA_QUIET] << (p->backoff < 10 ? p->backoff : 10)))
+		return NUMA_LEAVE;
+	mask |= p->copies;
+	*w = (struct numa_wish){ .kind = NUMA_REPLICATE, .node = p->at, .mask = mask, .reason = NUMA_WHY_READ_SHARED };
+	w->gain_ns = policy_gain_ns(value, p, mask) - (int64_t)p->cost_ns;
+	return w->gain_ns > 0 ? NUMA_WANT : NUMA_LEAVE;
+}
+
+const struct numa_policy policy_replicate = {
+	.name = "replicate",
+	.what = "as local; later, pages that several nodes only read get a copy on each, until somebody writes",
+	.place = policy_place_first_touch,
+	.groups = NUMA_GROUP_MOVES | NUMA_GROUP_SAMPLES | NUMA_GROUP_REPLICATE,
+	.page = policy_replicate_page,
+};

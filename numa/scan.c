@@ -1,0 +1,124 @@
+/*
+ * scan.c - which frames are watched. Every watched frame that is used costs a fault, so the frames are chosen: half of a
+ * round goes to those at which a remote access showed, to be sure of them, the rest to a survey of the guest by regions of
+ * 2 MiB. A region in which nothing, or nothing remote, shows is visited less and less often; one with remote accesses
+ * is looked at more closely (the idea is DAMON's: Park et al., Middleware 2019).
+ */
+#include "numa/internal.h"
+
+#define SKIP_MAX	64u
+
+void scan_focus(struct numa_manager *m, uint64_t gfn)
+{
+	struct frame *f = &m->frames[gfn];
+
+	if (f->focus)
+		return;
+	if (m->focus_n == FOCUS) {
+		m->frames[m->focus[m->focus_first]].focus = false;
+		m->focus_first = (m->focus_first + 1) % FOCUS;
+		m->focus_n--;
+	}
+	m->focus[(m->focus_first + m->focus_n++) % FOCUS] = gfn;
+	f->focus = true;
+}
+
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote)
+{
+	struct region *r = &m->regions[gfn / REGION_FRAMES];
+
+	r->seen = true;
+	r->remote |= remote;
+	if (remote)
+		r->wait = 0;
+}
+
+void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n)
+{
+	uint64_t then = m->machine.ops->now_ns(m->machine.arg);
+
+	if (!n || m->machine.ops->watch(m->machine.arg, gfns, n))
+		return;
+	for (unsigned i = 0; i < n; i++)
+		if (!m->frames[gfns[i]].watched)
+			m->frames[gfns[i]].watched = m->round;
+	manager_count(&m->stats.watched, n);
+	budget_spent_watching(m, n, m->machine.ops->now_ns(m->machine.arg) - then);
+}
+
+/* What the last visit brought decides when the next one is. */
+static void settle(struct region *r)
+{
+	if (r->remote) {
+		r->skip = 0;
+		r->grow += r->grow < SURVEY_GROW;
+	} else {
+		r->skip = r->skip ? r->skip * 2 < SKIP_MAX ? r->skip * 2 : SKIP_MAX : 1;
+		if (r->seen && r->skip > SKIP_MAX / 4)
+			r->skip = SKIP_MAX / 4;		/* in use: it may change */
+		r->grow -= r->grow > 0;
+	}
+	r->wait = r->skip;
+	r->remote = r->seen = false;
+}
+
+struct batch {
+	uint64_t gfns[NUMA_MAX_BATCH];
+	unsigned n;
+};
+
+static void add(struct numa_manager *m, struct batch *b, uint64_t gfn)
+{
+	b->gfns[b->n++] = gfn;
+	if (b->n < NUMA_MAX_BATCH)
+		return;
+	scan_watch(m, b->gfns, b->n);
+	b->n = 0;
+}
+
+static unsigned survey_region(struct numa_manager *m, struct batch *b, uint64_t region, unsigned left)
+{
+	struct region *r = &m->regions[region];
+	unsigned asked = 0;
+
+	for (unsigned i = 0; i < SURVEY_MIN << r->grow && asked < left; i++) {
+		/* An odd step comes by all of them, far from one another. */
+		uint64_t gfn = region * REGION_FRAMES + (r->next++ * 197u & (REGION_FRAMES - 1));
+
+		if (gfn >= m->machine.nr_gfns || m->round < m->frames[gfn].frozen)
+			continue;
+		add(m, b, gfn);
+		asked++;
+	}
+	return asked;
+}
+
+void scan_round(struct numa_manager *m)
+{
+	unsigned left = budget_frames_to_watch(m), focus = (left + 1) / 2;
+	struct batch b = { .n = 0 };
+
+	if (focus > m->focus_n)
+		focus = m->focus_n;
+	left -= focus;
+	for (; focus; focus--) {
+		uint64_t gfn = m->focus[m->focus_first];
+
+		m->focus_first = (m->focus_first + 1) % FOCUS;
+		m->focus_n--;
+		m->frames[gfn].focus = false;
+		add(m, &b, gfn);
+	}
+	for (uint64_t visits = 0; left && visits < m->nr_regions; visits++) {
+		struct region *r = &m->regions[m->region_at];
+
+		if (r->wait) {
+			r->wait--;
+		} else {
+			settle(r);
+			left -= survey_region(m, &b, m->region_at, left);
+		}
+		m->region_at = (m->region_at + 1) % m->nr_regions;
+	}
+	scan_watch(m, b.gfns, b.n);
+}
