@@ -382,8 +382,10 @@ void shim_sync_out(struct vcpu *v)
 		return;
 	d->deadline = v->deadline;
 	d->armed = v->armed > vm_now(v->vm) ? v->armed : 0;
-	/* Kicks that wait run on the way in, but not if the guest goes on in the middle of something. */
-	d->must_flush = v->vm->paging->guest_tables || (v->state == VCPU_MID_GATE && v->vm->paging->kick_pending(v));
+	/* Kicks that wait run on the way in, but not if the guest goes on in the middle of something, or if a list that the
+	 * gate has not finished goes first. */
+	d->must_flush = v->vm->paging->guest_tables ||
+			((v->state == VCPU_MID_GATE || v->nr_kicks) && v->vm->paging->kick_pending(v));
 	publish_unsync(v->vm);
 	shim_owes(v, v->kicks_out || v->vm->paging->kick_pending(v));
 	if (v->state == VCPU_MID_GATE)

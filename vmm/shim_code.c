@@ -92,14 +92,15 @@ INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 		count_removal();
 }
 
-/* A flush has something to do only if a present entry changed, or a table is out of sync. */
+/*
+ * A flush has something to do only if a present entry changed, or a table is out of sync. must_flush comes last: a signal
+ * may stop the vCPU amid this look, and the VMM then takes up what the vCPU has written down, but can do the kicks only at
+ * the next exit.
+ */
 SHIM static bool flush_idle(void)
 {
 	unsigned n = D->nr_vcpus, me = D->vcpu;
 
-	/* With several vCPUs this look has a hole somewhere: the stress kernel found stale translations. */
-	if (D->must_flush || D->nr_vcpus > 1)
-		return false;
 	if (n > 1)	/* stores of ours before, direct ones to page tables included */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < n; i++)
@@ -108,7 +109,7 @@ SHIM static bool flush_idle(void)
 	for (unsigned i = 0; i < n; i++)
 		if (i != me && S->owes[i])
 			return false;
-	return !(S->unsync & 1);
+	return !(S->unsync & 1) && !D->must_flush;
 }
 
 SHIM static bool do_mmu_update(const struct mmu_update *u, uint64_t count, uint32_t *done, uint64_t domain)
@@ -225,12 +226,14 @@ SHIM static bool do_vcpu_op(uint64_t cmd, uint64_t vcpu, const uint64_t *arg, ui
 	}
 	if (cmd == VCPUOP_set_singleshot_timer && vcpu == D->vcpu && (D->enabled & SHIM_DOES(timer))) {
 		const struct vcpu_set_singleshot_timer *t = (const void *)arg;
+		uint64_t when = t->timeout_abs_ns;
 
-		if (!D->armed || t->timeout_abs_ns < D->armed || t->flags)
+		if (!D->armed || when < D->armed || t->flags)
 			return false;
-		D->deadline = t->timeout_abs_ns;
+		D->deadline = when;
 		*ret = 0;
-		return true;
+		/* A signal before that store has had the VMM arm its timer for another deadline, or for none. */
+		return D->armed && when >= D->armed;
 	}
 	return false;
 }
