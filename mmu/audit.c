@@ -30,9 +30,9 @@ static void complain(struct mmu_cpu *cpu, const char *fmt, ...)
 	abort();
 }
 
-#define ENTRY_FMT	"sPTE %#llx at gfn %#llx level %u role %u [%u]: "
+#define ENTRY_FMT	"sPTE %#llx at gfn %#llx level %u role %u node %u [%u]: "
 #define ENTRY_ARGS(spte, key, index) \
-	(unsigned long long)(spte), (unsigned long long)(key)->gfn, (key)->level, (key)->role, index
+	(unsigned long long)(spte), (unsigned long long)(key)->gfn, (key)->level, (key)->role, (key)->node, index
 
 /* The list's lock held: is `id` on the list from `head`, as far as its neighbours say? */
 static bool is_listed(const struct mmu *mmu, uint32_t head, uint32_t id)
@@ -119,6 +119,8 @@ static void check_link(struct mmu_cpu *cpu, const struct shadow_key *key, uint32
 		if (__atomic_load_n(&c->state, __ATOMIC_ACQUIRE) != PAGE_LIVE || page_key(c).level != key->level - 1)
 			complain(cpu, ENTRY_FMT "links a page that is no table of the level below",
 				 ENTRY_ARGS(spte, key, index));
+		if (page_key(c).node != key->node)
+			complain(cpu, ENTRY_FMT "links a table of node %u", ENTRY_ARGS(spte, key, index), page_key(c).node);
 		if (!is_listed(mmu, c->parents, id))
 			complain(cpu, ENTRY_FMT "not among its child's parents", ENTRY_ARGS(spte, key, index));
 		if (want && ((want->kind != WANT_LINK && want->kind != WANT_BIG) || !page_has_key(c, &want->child) ||
@@ -234,6 +236,8 @@ static void check_frame(struct mmu_cpu *cpu, uint64_t gfn)
 	for_each_shadow(mmu, gfn, page) {
 		struct shadow_key key = page_key(&mmu->pages[page]);
 
+		if (key.node >= mmu->cfg.nr_nodes)
+			complain(cpu, "pool page %u is of node %u, there are %u", page, key.node, mmu->cfg.nr_nodes);
 		if (key.gfn != gfn)
 			complain(cpu, "pool page %u, shadow of gfn %#llx, is on the list of gfn %#llx", page,
 				 (unsigned long long)key.gfn, (unsigned long long)gfn);
@@ -275,26 +279,29 @@ static void check_region(struct mmu_cpu *cpu, uint64_t gfn)
 	spin_unlock(bucket);
 }
 
-/* A free page is zero: rule 5. The pool lock keeps it free. */
-static void check_free_pages(struct mmu_cpu *cpu)
+/* A free page is zero: rule 5. The part's lock keeps it free. */
+static void check_free_pages(struct mmu_cpu *cpu, unsigned part_nr)
 {
 	struct mmu *mmu = cpu->mmu;
+	struct pool_part *part = &mmu->parts[part_nr];
 	uint32_t page, n = 0;
 	unsigned i;
 
-	spin_lock(&mmu->pool_lock);
-	for (page = mmu->free_list; page; page = mmu->pages[page - 1].next, n++) {
+	spin_lock(&part->lock);
+	for (page = part->free_list; page; page = mmu->pages[page - 1].next, n++) {
 		const struct spage *p = &mmu->pages[page - 1];
 
+		if (page - 1 - part->first >= part->count)
+			complain(cpu, "pool page %u is free in part %u", page - 1, part_nr);
 		if (__atomic_load_n(&p->state, __ATOMIC_ACQUIRE) != PAGE_FREE || p->parents)
 			complain(cpu, "pool page %u is free and in use", page - 1);
 		for (i = 0; i < MMU_ENTRIES && __atomic_load_n(&p->gen, __ATOMIC_RELAXED); i++)
 			if (spte_load(mmu, spte_id(page - 1, i)))
 				complain(cpu, "free pool page %u is not zero at %u", page - 1, i);
 	}
-	if (n != mmu->nr_free)
-		complain(cpu, "%u pool pages are free, %u are counted", n, mmu->nr_free);
-	spin_unlock(&mmu->pool_lock);
+	if (n != part->nr_free)
+		complain(cpu, "%u pages of part %u of the pool are free, %u are counted", n, part_nr, part->nr_free);
+	spin_unlock(&part->lock);
 }
 
 unsigned audit_all(struct mmu_cpu *cpu)
@@ -317,7 +324,8 @@ unsigned audit_all(struct mmu_cpu *cpu)
 		check_frame(cpu, gfn);
 		spin_unlock(lock);
 	}
-	check_free_pages(cpu);
+	for (unsigned part = 0; part < mmu->cfg.nr_nodes; part++)
+		check_free_pages(cpu, part);
 	return cpu->stats.audit_errors - errors;
 }
 

@@ -48,7 +48,7 @@ static void dump_shadow(const struct mmu *mmu, uint32_t page, uint64_t va, FILE 
 		struct shadow_key key = page_key(&mmu->pages[page]);
 		uint64_t spte = spte_load(mmu, spte_id(page, va_index(va, level)));
 
-		fprintf(to, "  shadow L%u mfn %#8llx [%3u] = %016llx of gfn %#llx%s%s%s", level,
+		fprintf(to, "  shadow L%u node %u mfn %#8llx [%3u] = %016llx of gfn %#llx%s%s%s", level, key.node,
 			(unsigned long long)(mmu->cfg.pool.n + page), va_index(va, level), (unsigned long long)spte,
 			(unsigned long long)key.gfn, key.role & ROLE_STRICT ? " strict" : "",
 			key.role & ROLE_RO ? " ro" : "", key.role & ROLE_DIRECT ? " direct" : "");

@@ -37,7 +37,8 @@ static void want_big(const struct mmu *mmu, const struct shadow_key *key, uint64
 	out->kind = WANT_BIG;
 	out->w = !ro && (gpte & MMU_PTE_W) && (gpte & MMU_PTE_D);
 	out->link_w = ro || out->w;
-	out->child = (struct shadow_key){ .gfn = out->gfn, .level = key->level - 1, .role = ROLE_DIRECT | (ro ? ROLE_RO : 0) };
+	out->child = (struct shadow_key){ .gfn = out->gfn, .level = key->level - 1, .node = key->node,
+					  .role = ROLE_DIRECT | (ro ? ROLE_RO : 0) };
 }
 
 /*
@@ -64,7 +65,8 @@ void entry_want(const struct mmu *mmu, const struct shadow_key *key, unsigned in
 		return;
 	}
 	out->kind = WANT_LINK;
-	out->child = (struct shadow_key){ .gfn = out->gfn, .level = key->level - 1, .role = child_role(mmu, key, gpte) };
+	out->child = (struct shadow_key){ .gfn = out->gfn, .level = key->level - 1, .node = key->node,
+					  .role = child_role(mmu, key, gpte) };
 	out->link_w = !(out->child.role & ROLE_STRICT) || (gpte & MMU_PTE_W);
 }
 

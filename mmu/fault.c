@@ -359,9 +359,12 @@ static int attempt(struct fault *f)
 		}
 	}
 	/* From here on A gets set. A write that is no access of the gPTE's must then come through: room for the way. */
-	if (f->override && __atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED) < MMU_LEVELS) {
-		pool_make_room(cpu);
-		if (__atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED) < MMU_LEVELS)
+	if (f->override) {
+		unsigned node = page_key(&mmu->pages[cpu->root[f->mode] - 1]).node;
+
+		if (!pool_has(cpu, node, MMU_LEVELS))
+			pool_make_room(cpu, node);
+		if (!pool_has(cpu, node, MMU_LEVELS))
 			return MMU_AGAIN;
 	}
 	if (set_accessed_dirty(f))

@@ -4,7 +4,7 @@
  * Lock order, outermost first:
  *	flush lock -> frame lock -> page lock -> parents lock | bucket lock
  *		   -> listed lock
- *		   -> cpus lock -> kick lock (two of them: by address) -> pool lock
+ *		   -> cpus lock -> kick lock (two of them: by address) -> pool lock (one per part)
  * Waits for them are counted by these names (MMU_LOCKS in mmu.h, lock.c).
  * No two locks of one kind are held at once. The helper thread only tries frame and page locks.
  *
@@ -41,8 +41,9 @@
 #define SPTE_OVERRIDE		(1ull << 58)	/* W although the gPTE says read-only: a PT write let through */
 
 /*
- * Role of a shadow page; with gfn and level its key. What a shadow page shows depends on its key and the guest table
- * alone, so any number of parents may share it.
+ * Role of a shadow page; with gfn, level and node its key. What a shadow page shows depends on its key and the guest
+ * table alone, so any number of parents may share it. Tables link tables of their own node only: which node's a walk
+ * meets is decided by the root.
  *	ROLE_STRICT	the guest's U bit counts: entries without it are absent. Level 4: the root of user mode
  *	ROLE_RO		the path to here is read-only in the guest, but not in the shadow: leaves are read-only, except
  *			those that let a PT write through
@@ -56,6 +57,7 @@ struct shadow_key {
 	uint64_t gfn;
 	uint8_t level, role;
 	uint8_t view;		/* of a kernel root: whose (mmu_config.view_entry); else 0 */
+	uint8_t node;		/* whose processors walk it */
 };
 
 enum page_state { PAGE_FREE, PAGE_LIVE, PAGE_DEAD };
@@ -127,10 +129,20 @@ struct mmu_cpu {
 	uint32_t *kick_list[KICK_LISTS], nr_kick[KICK_LISTS];
 	uint64_t oldest_collect, oldest_drained;
 	uint64_t oldest;		/* atomic: clock of the oldest change whose kick is owed, or CLOCK_NEVER */
-	uint32_t owed_pages, owed_drained;	/* pages this cpu zapped, that wait for its kicks */
+	uint32_t owed_pages[MMU_MAX_NODES], owed_drained[MMU_MAX_NODES];	/* [part] pages it zapped, that wait for its kicks */
 	uint32_t *orphans, nr_orphans;
 	unsigned faults;
-	uint8_t view;
+	uint8_t view, node;
+};
+
+/* The pages of the pool that a node's tables come from. */
+struct pool_part {
+	struct spin lock;
+	uint32_t first, count;		/* pages */
+	uint32_t free_list;		/* page + 1; lock */
+	uint32_t nr_free;		/* lock; atomic to read without */
+	uint32_t reserve;		/* reclaim keeps so many free */
+	uint32_t hand;			/* of reclaim; atomic, counts on and on */
 };
 
 struct mmu {
@@ -152,8 +164,9 @@ struct mmu {
 	uint64_t clock;			/* atomic: counts finished kick rounds */
 	uint32_t nr_owing;		/* atomic: cpus that owe kicks */
 	struct spin frame_locks[FRAME_LOCKS], buckets[BUCKETS];
-	struct spin pool_lock, listed_lock, flush_lock, cpus_lock;
-	uint32_t free_list, nr_free, reserve, used_peak, reclaim_hand;
+	struct spin listed_lock, flush_lock, cpus_lock;
+	struct pool_part parts[MMU_MAX_NODES];
+	uint32_t pool_used, pool_peak;	/* of all parts; atomic */
 	uint32_t listed;		/* gfn + 1 of the first; listed_lock */
 	uint32_t nr_listed;		/* frames with FRAME_LISTED; atomic */
 	uint64_t large_leaves;
@@ -252,7 +265,7 @@ static inline bool page_alive(const struct spage *p, uint32_t gen)
 
 static inline uint64_t key_pack(const struct shadow_key *key)
 {
-	return key->gfn << 24 | (uint64_t)key->view << 16 | (uint64_t)key->level << 8 | key->role;
+	return key->gfn << 32 | (uint64_t)key->node << 24 | (uint64_t)key->view << 16 | (uint64_t)key->level << 8 | key->role;
 }
 
 /* Stable under the page lock or the parents lock of a live page; else to be validated by the generation. */
@@ -260,7 +273,8 @@ static inline struct shadow_key page_key(const struct spage *p)
 {
 	uint64_t key = __atomic_load_n(&p->key, __ATOMIC_ACQUIRE);
 
-	return (struct shadow_key){ .gfn = key >> 24, .view = key >> 16 & 255, .level = key >> 8 & 255, .role = key & 255 };
+	return (struct shadow_key){ .gfn = key >> 32, .node = key >> 24 & 255, .view = key >> 16 & 255,
+				    .level = key >> 8 & 255, .role = key & 255 };
 }
 
 static inline bool page_has_key(const struct spage *p, const struct shadow_key *key)
@@ -318,10 +332,22 @@ int gpte_set_bits(struct mmu *mmu, uint64_t table, unsigned index, uint64_t old,
 
 /* ---- pool.c ---------------------------------------------------------------------------------------------------- */
 
-uint32_t pool_take(struct mmu *mmu, uint32_t leave);	/* page + 1; 0: no more than `leave` are free */
+void pool_init(struct mmu *mmu);	/* all pages free */
+/* Page + 1 for a table of `node`, from its part. If that is empty and `cpu` waits for no page of it, from another; 0: dry. */
+uint32_t pool_take(struct mmu_cpu *cpu, unsigned node);
+/* The same of the node's part only, and of what faults can spare. */
+uint32_t pool_take_spare(struct mmu *mmu, unsigned node);
 void pool_give(struct mmu *mmu, uint32_t page);	/* a zeroed page, no holds */
-/* Zaps cold pages if free ones run short; they come back when the kicks are done. No locks held. */
-void pool_make_room(struct mmu_cpu *cpu);
+/* Would pool_take() have `pages` to give? */
+bool pool_has(const struct mmu_cpu *cpu, unsigned node, uint32_t pages);
+/* Zaps cold pages of the node's part if free ones run short; they come back when the kicks are done. No locks held. */
+void pool_make_room(struct mmu_cpu *cpu, unsigned node);
+static inline unsigned pool_part_of(const struct mmu *mmu, uint32_t page)
+{
+	unsigned part = page / mmu->parts[0].count;
+
+	return part < mmu->cfg.nr_nodes ? part : mmu->cfg.nr_nodes - 1;	/* the last has what the division left */
+}
 
 /* ---- kick.c ---------------------------------------------------------------------------------------------------- */
 

@@ -218,8 +218,10 @@ static void drained(struct mmu_cpu *cpu)
 	if (cpu->oldest_drained == CLOCK_NEVER)
 		cpu->oldest_drained = cpu->oldest_collect;
 	cpu->oldest_collect = CLOCK_NEVER;
-	cpu->owed_drained += cpu->owed_pages;
-	cpu->owed_pages = 0;
+	for (unsigned part = 0; part < cpu->mmu->cfg.nr_nodes; part++) {
+		cpu->owed_drained[part] += cpu->owed_pages[part];
+		cpu->owed_pages[part] = 0;
+	}
 }
 
 unsigned mmu_kick_next(struct mmu_cpu *cpu, struct mmu_kick *out, unsigned max)
@@ -254,7 +256,8 @@ void mmu_kick_done(struct mmu_cpu *cpu)
 				cpu->kick_given[page][i] = 0;
 		hold_put(cpu, page);
 	}
-	cpu->owed_drained = 0;
+	for (i = 0; i < cpu->mmu->cfg.nr_nodes; i++)
+		cpu->owed_drained[i] = 0;
 	cpu->oldest_drained = CLOCK_NEVER;
 	__atomic_add_fetch(&cpu->mmu->clock, 1, __ATOMIC_SEQ_CST);
 	set_oldest(cpu, cpu->oldest_collect);

@@ -74,8 +74,8 @@ static bool config_valid(const struct mmu_config *c)
 	for (at = 0; at < c->nr_gfns; at += run)
 		if (!(run = region_run(c, at)))
 			return false;
-	if (c->pool_pages < MMU_POOL_MIN || c->pool_pages > MAX_POOL_PAGES || c->pool.n < c->nr_gfns ||
-	    region_run(c, c->pool.n) < c->pool_pages)
+	if (c->nr_nodes > MMU_MAX_NODES || c->pool_pages / (c->nr_nodes ? c->nr_nodes : 1) < MMU_POOL_MIN ||
+	    c->pool_pages > MAX_POOL_PAGES || c->pool.n < c->nr_gfns || region_run(c, c->pool.n) < c->pool_pages)
 		return false;
 	if (c->nr_views > MMU_MAX_VIEWS || c->view_slot >= HOLE_SLOTS || !c->nr_views != !c->view_entry)
 		return false;
@@ -97,13 +97,13 @@ static void init_locks(struct mmu *mmu)
 	mmu->flush_lock.kind = LOCK_flush;
 	mmu->listed_lock.kind = LOCK_listed;
 	mmu->cpus_lock.kind = LOCK_cpus;
-	mmu->pool_lock.kind = LOCK_pool;
+	for (unsigned i = 0; i < mmu->cfg.nr_nodes; i++)
+		mmu->parts[i].lock.kind = LOCK_pool;
 }
 
 static void init_frames(struct mmu *mmu)
 {
 	uint64_t gfn;
-	uint32_t page;
 
 	for (gfn = 0; gfn < mmu->nr_gfns; gfn++) {
 		mmu->pmap[gfn] = gfn;
@@ -111,8 +111,6 @@ static void init_frames(struct mmu *mmu)
 		if (!(gfn % REGION_FRAMES))
 			mmu->regions2m[gfn >> 9].whole = gfn + REGION_FRAMES <= mmu->nr_gfns;
 	}
-	for (page = mmu->cfg.pool_pages; page--; )
-		pool_give(mmu, page);
 }
 
 static void free_all(struct mmu *mmu)
@@ -144,6 +142,7 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 	if (!mmu)
 		return -ENOMEM;
 	mmu->cfg = *config;
+	mmu->cfg.nr_nodes = config->nr_nodes ? config->nr_nodes : 1;
 	mmu->nr_gfns = config->nr_gfns;
 	mmu->nr_regions = config->nr_regions;
 	for (i = 0; i < config->nr_regions; i++) {
@@ -174,10 +173,10 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 		goto no_memory;
 
 	mmu->pool = mmu_mfn_hva(mmu, config->pool);
-	mmu->reserve = config->pool_pages / 16 < 8 ? 8 : config->pool_pages / 16 > 64 ? 64 : config->pool_pages / 16;
 	mmu->clock = 1;
 	init_locks(mmu);
 	init_frames(mmu);
+	pool_init(mmu);
 	*out = mmu;
 	return 0;
 
@@ -250,6 +249,14 @@ int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view)
 	return 0;
 }
 
+int mmu_cpu_set_node(struct mmu_cpu *cpu, unsigned node)
+{
+	if (node >= cpu->mmu->cfg.nr_nodes)
+		return -EINVAL;
+	cpu->node = node;
+	return 0;
+}
+
 /* A root that was loaded after another had been left since the last entry was never in CR3. */
 static void release_root(struct mmu_cpu *cpu, enum mmu_mode mode)
 {
@@ -301,7 +308,8 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu)
 
 int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 {
-	struct shadow_key key = { l4.n, MMU_LEVELS, mode == MMU_USER ? ROLE_STRICT : 0, mode == MMU_USER ? 0 : cpu->view };
+	struct shadow_key key = { .gfn = l4.n, .level = MMU_LEVELS, .role = mode == MMU_USER ? ROLE_STRICT : 0,
+				  .view = mode == MMU_USER ? 0 : cpu->view, .node = cpu->node };
 	uint32_t page, gen;
 	bool fresh;
 	int err;

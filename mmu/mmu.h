@@ -81,7 +81,9 @@ struct mmu_config {
 	unsigned nr_regions;
 	uint64_t nr_gfns;	/* the guest may name gfns 0 .. nr_gfns-1; the pmap starts as identity over them */
 	mfn_t pool;		/* shadow pool: first frame (inside a region, not below nr_gfns) ... */
-	uint32_t pool_pages;	/* ... and its size. At least MMU_POOL_MIN */
+	uint32_t pool_pages;	/* ... and its size. At least MMU_POOL_MIN for each node */
+	unsigned nr_nodes;	/* shadow tables for each of so many nodes, up to MMU_MAX_NODES, in a part of the pool each
+				 * (mmu_pool_part()). 0 or 1: one set of tables for all */
 	uint64_t hole[2][16];	/* [enum mmu_mode][i]: raw entry for L4 slot 256+i of every root of that mode; 0: empty.
 				 * The guest's own entries there are ignored */
 	const uint64_t *view_entry;	/* [view]: what kernel roots of that view have in L4 slot 256+view_slot instead; copied.
@@ -104,7 +106,8 @@ struct mmu_config {
 };
 
 #define MMU_MAX_VIEWS	64u
-#define MMU_POOL_MIN	48u	/* pages below which mmu_create() refuses */
+#define MMU_MAX_NODES	8u
+#define MMU_POOL_MIN	48u	/* pages of the pool for a node below which mmu_create() refuses */
 
 struct mmu;
 struct mmu_cpu;
@@ -115,6 +118,9 @@ int mmu_create(const struct mmu_config *config, struct mmu **out);
 /* No mmu_cpu of it may exist any more. */
 void mmu_destroy(struct mmu *mmu);
 
+/* Which frames of the pool the tables of a node are made from, as long as there are any: to place them there. Any thread. */
+void mmu_pool_part(struct mmu *mmu, unsigned node, mfn_t *first, uint32_t *count);
+
 /* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM. Any thread. */
 int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
 /* Which view its kernel roots show, 0 if never called. Before its first mmu_load(). -EINVAL: the MMU has no such view. */
@@ -122,6 +128,12 @@ int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view);
 /* From now on what the calling thread waits for locks of this module is counted as this cpu's; NULL: as nobody's, as of a
  * thread that never calls it. Ends before the cpu is destroyed, with the thread or by NULL. */
 void mmu_cpu_bind(struct mmu_cpu *cpu);
+/*
+ * Whose shadow tables it runs on, 0 if never called. A root loaded before stays what it is: the new node counts from the
+ * next mmu_load() of each mode on. A cpu that only prebuilds loads nothing: for it, the node is the one whose root
+ * mmu_prebuild_tree() makes where no node has one. -EINVAL: the MMU has no such node.
+ */
+int mmu_cpu_set_node(struct mmu_cpu *cpu, unsigned node);
 /* The owner does the kicks first if any other processor still runs: what the cpu owes counts as done afterwards. */
 void mmu_cpu_destroy(struct mmu_cpu *cpu);
 
@@ -245,7 +257,7 @@ enum { MMU_SRC_DEMAND, MMU_SRC_PREFETCH, MMU_SRC_EAGER, MMU_SRC_FIRST_HEURISTIC 
 /*
  * Installs the shadow of entry `index` of guest table `table`, not-present -> present only, in each existing shadow of
  * the table: a leaf of 4 KiB, one of 2 MiB where it can be mapped as such, or a link (levels 2-4) to the shadow of the
- * table below. Concurrent with everything; only tries locks that others may hold for long; never recycles and never owes
+ * table below, on each node that has one of the table. Concurrent with everything; only tries locks that others may hold for long; never recycles and never owes
  * a kick. `source` < MMU_SOURCES is remembered in a leaf sPTE; `flags`: MMU_PB_*. Several shadows: the best answer.
  *
  * A link makes a shadow reachable that exists already only if that is in line with its table, as far as mmu/ was told:
@@ -256,8 +268,8 @@ enum mmu_prebuilt mmu_prebuild(struct mmu_cpu *cpu, gfn_t table, unsigned index,
 
 /*
  * The same for every entry that the walks of first_va .. last_va (inclusive) in the space of `root` and `mode` meet, from
- * the root down. Without MMU_PB_TABLES it keeps to shadows that exist, the root's included; with it, a root that is pinned as
- * one gets a shadow, and so do tables that are not pinned or shadowed at another level. Ends after `budget` leaves,
+ * the root down, on every node where the root has a shadow; these share the budget. Without MMU_PB_TABLES it keeps to
+ * shadows that exist, the root's included; with it, a root that is pinned as one gets a shadow on the cpu's node if it has none, and so do tables that are not pinned or shadowed at another level. Ends after `budget` leaves,
  * where the pool runs dry, or after a number of tables that a tree of so many leaves cannot need. Returns the leaves built.
  */
 unsigned mmu_prebuild_tree(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gva_t first_va, gva_t last_va,
@@ -450,6 +462,11 @@ void mmu_stats(struct mmu *mmu, struct mmu_stats *out);
 struct mmu_usage {
 	uint32_t pool_pages, pool_used, pool_peak;	/* frames; used includes those waiting for a kick */
 	uint32_t by_level[MMU_LEVELS + 1];		/* [1..4] tables in use */
+	unsigned nr_nodes;				/* 1: the pool is one */
+	struct mmu_node_usage {
+		uint32_t pool_pages, pool_used;		/* of the node's part, whosever tables stand there */
+		uint32_t tables, tables_outside;	/* the node's; ... of them in the part of another */
+	} node[MMU_MAX_NODES];
 	uint64_t leaves, large_leaves;			/* present leaf sPTEs */
 	uint64_t bookkeeping_bytes;			/* memory of this module outside the pool */
 };

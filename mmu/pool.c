@@ -1,39 +1,121 @@
 /*
- * pool.c - the fixed set of frames that shadow tables are made from: the free list, and reclaim.
+ * pool.c - the fixed set of frames that shadow tables are made from: the free lists, and reclaim.
  *
  * A page that is zapped is not free at once: processors may still walk it. It becomes free with the last hold that a
  * cpu's pending kicks have on it (kick.c). So there is a reserve: reclaim starts while some pages are left, and what it
  * zaps is there again after the next round of kicks.
+ *
+ * Each node has a part of the pool, with a lock, a reserve and a reclaim of its own, so that its processors walk tables in
+ * memory of theirs. A page belongs to its part for good; whose table it holds is said by its key.
  */
 #include "mmu/internal.h"
 
-uint32_t pool_take(struct mmu *mmu, uint32_t leave)
+void pool_init(struct mmu *mmu)
 {
-	uint32_t page, used;
+	uint32_t pages = mmu->cfg.pool_pages, each = pages / mmu->cfg.nr_nodes, page;
+	unsigned i;
 
-	spin_lock(&mmu->pool_lock);
-	page = mmu->nr_free > leave ? mmu->free_list : 0;
-	if (page) {
-		mmu->free_list = mmu->pages[page - 1].next;
-		__atomic_store_n(&mmu->nr_free, mmu->nr_free - 1, __ATOMIC_RELAXED);
-		used = mmu->cfg.pool_pages - mmu->nr_free;
-		if (used > mmu->used_peak)
-			mmu->used_peak = used;
+	for (i = 0; i < mmu->cfg.nr_nodes; i++) {
+		struct pool_part *part = &mmu->parts[i];
+
+		part->first = i * each;
+		part->count = i + 1 < mmu->cfg.nr_nodes ? each : pages - part->first;
+		part->reserve = part->count / 16 < 8 ? 8 : part->count / 16 > 64 ? 64 : part->count / 16;
 	}
-	spin_unlock(&mmu->pool_lock);
+	mmu->pool_used = pages;
+	for (page = pages; page--; )
+		pool_give(mmu, page);
+}
+
+void mmu_pool_part(struct mmu *mmu, unsigned node, mfn_t *first, uint32_t *count)
+{
+	bool exists = node < mmu->cfg.nr_nodes;
+
+	*first = (mfn_t){ mmu->cfg.pool.n + (exists ? mmu->parts[node].first : 0) };
+	*count = exists ? mmu->parts[node].count : 0;
+}
+
+static uint32_t nr_free(const struct pool_part *part)
+{
+	return __atomic_load_n(&part->nr_free, __ATOMIC_RELAXED);
+}
+
+static void count_taken(struct mmu *mmu)
+{
+	uint32_t used = __atomic_add_fetch(&mmu->pool_used, 1, __ATOMIC_RELAXED);
+	uint32_t peak = __atomic_load_n(&mmu->pool_peak, __ATOMIC_RELAXED);
+
+	while (used > peak && !__atomic_compare_exchange_n(&mmu->pool_peak, &peak, used, false, __ATOMIC_RELAXED,
+							   __ATOMIC_RELAXED))
+		;
+}
+
+/* Page + 1; 0: no more than `leave` are free. */
+static uint32_t take(struct mmu *mmu, struct pool_part *part, uint32_t leave)
+{
+	uint32_t page;
+
+	spin_lock(&part->lock);
+	page = part->nr_free > leave ? part->free_list : 0;
+	if (page) {
+		part->free_list = mmu->pages[page - 1].next;
+		__atomic_store_n(&part->nr_free, part->nr_free - 1, __ATOMIC_RELAXED);
+	}
+	spin_unlock(&part->lock);
+	if (page)
+		count_taken(mmu);
 	return page;
+}
+
+/* Pages of the part that come back with this cpu's kicks, if no other holds them. */
+static uint32_t owed(const struct mmu_cpu *cpu, unsigned part)
+{
+	return cpu->owed_pages[part] + cpu->owed_drained[part];
+}
+
+/* The part that can best spare a page for a node whose own is dry. */
+static struct pool_part *fullest(struct mmu *mmu)
+{
+	struct pool_part *best = &mmu->parts[0];
+	unsigned i;
+
+	for (i = 1; i < mmu->cfg.nr_nodes; i++)
+		if (nr_free(&mmu->parts[i]) > nr_free(best))
+			best = &mmu->parts[i];
+	return best;
+}
+
+uint32_t pool_take(struct mmu_cpu *cpu, unsigned node)
+{
+	uint32_t page = take(cpu->mmu, &cpu->mmu->parts[node], 0);
+
+	return page || owed(cpu, node) ? page : take(cpu->mmu, fullest(cpu->mmu), 0);
+}
+
+uint32_t pool_take_spare(struct mmu *mmu, unsigned node)
+{
+	return take(mmu, &mmu->parts[node], 2 * mmu->parts[node].reserve);
 }
 
 void pool_give(struct mmu *mmu, uint32_t page)
 {
+	struct pool_part *part = &mmu->parts[pool_part_of(mmu, page)];
 	struct spage *p = &mmu->pages[page];
 
 	__atomic_store_n(&p->state, PAGE_FREE, __ATOMIC_RELEASE);
-	spin_lock(&mmu->pool_lock);
-	p->next = mmu->free_list;
-	mmu->free_list = page + 1;
-	__atomic_store_n(&mmu->nr_free, mmu->nr_free + 1, __ATOMIC_RELAXED);
-	spin_unlock(&mmu->pool_lock);
+	__atomic_sub_fetch(&mmu->pool_used, 1, __ATOMIC_RELAXED);
+	spin_lock(&part->lock);
+	p->next = part->free_list;
+	part->free_list = page + 1;
+	__atomic_store_n(&part->nr_free, part->nr_free + 1, __ATOMIC_RELAXED);
+	spin_unlock(&part->lock);
+}
+
+bool pool_has(const struct mmu_cpu *cpu, unsigned node, uint32_t pages)
+{
+	struct mmu *mmu = cpu->mmu;
+
+	return nr_free(&mmu->parts[node]) >= pages || (!owed(cpu, node) && nr_free(fullest(mmu)) >= pages);
 }
 
 /* ---- reclaim --------------------------------------------------------------------------------------------------- */
@@ -101,19 +183,20 @@ static bool reclaim_page(struct mmu_cpu *cpu, uint32_t page, bool any)
 	return took;
 }
 
-void pool_make_room(struct mmu_cpu *cpu)
+void pool_make_room(struct mmu_cpu *cpu, unsigned node)
 {
-	struct mmu *mmu = cpu->mmu;
-	uint32_t n, hand, need, have = __atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED);
+	struct pool_part *part = &cpu->mmu->parts[node];
+	uint32_t n, hand, need, have = nr_free(part);
 	unsigned sweep;
 
-	have += cpu->owed_pages + cpu->owed_drained;
-	if (have >= mmu->reserve)
+	if (have < part->reserve)
+		have += owed(cpu, node);
+	if (have >= part->reserve)
 		return;
-	need = mmu->reserve - have;
+	need = part->reserve - have;
 	for (sweep = 0; sweep < SWEEPS && need; sweep++) {
-		for (n = 0; n < mmu->cfg.pool_pages && need; n++) {
-			hand = __atomic_fetch_add(&mmu->reclaim_hand, 1, __ATOMIC_RELAXED) % mmu->cfg.pool_pages;
+		for (n = 0; n < part->count && need; n++) {
+			hand = part->first + __atomic_fetch_add(&part->hand, 1, __ATOMIC_RELAXED) % part->count;
 			if (reclaim_page(cpu, hand, sweep == SWEEPS - 1))
 				need--;
 		}

@@ -9,7 +9,7 @@
 #include "mmu/internal.h"
 #include "mmu/probe.h"
 
-#define MAX_SHADOWS	16u	/* of one table: 4 levels by 3 roles, and views of roots; more are passed over */
+#define MAX_SHADOWS	64u	/* of one table: 4 levels by 3 roles by nodes, and views of roots; more are passed over */
 #define RUN		32u	/* leaves built while one lock is held */
 #define NOT_KNOWN	(~0u)
 
@@ -257,39 +257,70 @@ static void tree_table(struct tree *t, struct place at, unsigned level, uint64_t
 	}
 }
 
-/* The shadows of a root in all views; `make`: one at least. How many. */
-static unsigned find_roots(struct mmu_cpu *cpu, uint64_t root, enum mmu_mode mode, bool make, struct place *out)
+/* Shadows of one root, those of a node in a row. */
+struct roots {
+	struct place at[MAX_SHADOWS];
+	uint8_t node[MAX_SHADOWS];
+	unsigned n, nr_nodes;		/* ... and how many nodes they are of */
+};
+
+static void add_root(struct roots *r, const struct mmu *mmu, uint32_t page, unsigned node)
+{
+	unsigned i = r->n++;
+
+	for (; i && r->node[i - 1] > node; i--) {
+		r->at[i] = r->at[i - 1];
+		r->node[i] = r->node[i - 1];
+	}
+	r->nr_nodes += !i || r->node[i - 1] != node;
+	r->at[i] = (struct place){ page, __atomic_load_n(&mmu->pages[page].gen, __ATOMIC_ACQUIRE), 0 };
+	r->node[i] = node;
+}
+
+/* The shadows of a root in all views and on all nodes; `make`: one at least. */
+static void find_roots(struct mmu_cpu *cpu, uint64_t root, enum mmu_mode mode, bool make, struct roots *out)
 {
 	struct mmu *mmu = cpu->mmu;
 	struct spin *lock = frame_lock_of(mmu, root);
-	const struct shadow_key wanted = { .gfn = root, .level = MMU_LEVELS, .role = mode == MMU_USER ? ROLE_STRICT : 0 };
-	unsigned n = 0;
+	const struct shadow_key wanted = { .gfn = root, .level = MMU_LEVELS, .role = mode == MMU_USER ? ROLE_STRICT : 0,
+					   .node = cpu->node };
 	bool fresh;
 
+	out->n = out->nr_nodes = 0;
 	if (!spin_trylock(lock))
-		return 0;
+		return;
 	for_each_shadow(mmu, root, page) {
 		struct shadow_key key = page_key(&mmu->pages[page]);
 
-		if (key.level == MMU_LEVELS && key.role == wanted.role && n < MAX_SHADOWS)
-			out[n++] = (struct place){ page, __atomic_load_n(&mmu->pages[page].gen, __ATOMIC_ACQUIRE), 0 };
+		if (key.level == MMU_LEVELS && key.role == wanted.role && out->n < MAX_SHADOWS)
+			add_root(out, mmu, page, key.node);
 	}
 	spin_unlock(lock);
-	if (!n && make && !shadow_get_quiet(cpu, &wanted, true, &out->page, &out->gen, &fresh))
-		n = 1;
-	return n;
+	if (!out->n && make && !shadow_get_quiet(cpu, &wanted, true, &out->at[0].page, &out->at[0].gen, &fresh)) {
+		out->n = out->nr_nodes = 1;
+		out->node[0] = wanted.node;
+	}
 }
 
+/* Each node gets an equal share of the budget, and of what the ones before it have left. */
 static unsigned run_tree(struct tree *t, uint64_t root, enum mmu_mode mode)
 {
-	struct place roots[MAX_SHADOWS];
-	unsigned n, i;
+	unsigned i, budget = t->budget, tables = t->tables;
+	struct roots roots;
 
 	if (root >= t->cpu->mmu->nr_gfns || t->source >= MMU_SOURCES || t->first > t->last || !t->budget)
 		return 0;
-	n = find_roots(t->cpu, root, mode, t->flags & MMU_PB_TABLES, roots);
-	for (i = 0; i < n && !t->stop; i++)
-		tree_table(t, roots[i], MMU_LEVELS, 0);
+	find_roots(t->cpu, root, mode, t->flags & MMU_PB_TABLES, &roots);
+	t->budget = t->tables = 0;
+	for (i = 0; i < roots.n; i++) {
+		if (!i || roots.node[i] != roots.node[i - 1]) {
+			t->budget += budget / roots.nr_nodes + (!i ? budget % roots.nr_nodes : 0);
+			t->tables += tables / roots.nr_nodes;
+			t->stop = !t->budget;
+		}
+		if (!t->stop)
+			tree_table(t, roots.at[i], MMU_LEVELS, 0);
+	}
 	return t->built;
 }
 
@@ -309,7 +340,8 @@ unsigned mmu_prebuild_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, c
 {
 	uint64_t base = set->va.a & VA_MASK & ~((1ull << 21) - 1);
 	struct tree t = { .cpu = cpu, .first = base, .last = base + (1ull << 21) - 1, .only = set->bits,
-			  .source = source, .flags = flags, .budget = MMU_ENTRIES, .tables = MMU_LEVELS * MAX_SHADOWS };
+			  .source = source, .flags = flags, .budget = MMU_ENTRIES * cpu->mmu->cfg.nr_nodes,
+			  .tables = MMU_LEVELS * MAX_SHADOWS };
 
 	return run_tree(&t, root.n, mode);
 }
@@ -393,16 +425,16 @@ unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gv
 {
 	struct mmu *mmu = cpu->mmu;
 	struct present_walk w = { .mmu = mmu, .fn = fn, .arg = arg };
-	struct place roots[MAX_SHADOWS];
-	unsigned n, i;
+	struct roots roots;
+	unsigned i;
 
 	w.range = (struct tree){ .first = first_va.a & VA_MASK, .last = last_va.a & VA_MASK,
 				 .tables = mmu->cfg.pool_pages };	/* a shadow that several link counts as often */
 	if (root.n >= mmu->nr_gfns || w.range.first > w.range.last)
 		return 0;
-	n = find_roots(cpu, root.n, mode, false, roots);
-	for (i = 0; i < n && !w.stop; i++)
-		present_table(&w, roots[i], MMU_LEVELS, 0);
+	find_roots(cpu, root.n, mode, false, &roots);
+	for (i = 0; i < roots.n && !w.stop; i++)
+		present_table(&w, roots.at[i], MMU_LEVELS, 0);
 	return w.calls;
 }
 

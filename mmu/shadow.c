@@ -57,15 +57,14 @@ int shadow_get(struct mmu_cpu *cpu, const struct shadow_key *key, bool ref, uint
 	uint32_t found;
 	int err = -EAGAIN;
 
-	if (__atomic_load_n(&mmu->nr_free, __ATOMIC_RELAXED) < mmu->reserve)
-		pool_make_room(cpu);
+	pool_make_room(cpu, key->node);
 	*fresh = false;
 	spin_lock(lock);
 	if (!(key->role & ROLE_DIRECT) && (frame_flags(mmu, key->gfn) & FRAME_MOVING))
 		goto out;
 	found = shadow_find(mmu, key);
 	if (!found) {
-		found = pool_take(mmu, 0);
+		found = pool_take(cpu, key->node);
 		if (!found)
 			goto out;
 		birth(cpu, found - 1, key);
@@ -150,7 +149,7 @@ int shadow_get_quiet(struct mmu_cpu *cpu, const struct shadow_key *key, bool mak
 			err = -EBUSY;
 			goto out;
 		}
-		if (!make || !(found = pool_take(mmu, 2 * mmu->reserve)))
+		if (!make || !(found = pool_take_spare(mmu, key->node)))
 			goto out;
 		err = -EBUSY;
 		if (!protect_quietly(cpu, key->gfn, key->level)) {
@@ -278,7 +277,7 @@ void shadow_zap(struct mmu_cpu *cpu, uint32_t page, bool orphans)
 	if (key.level == MMU_LEVELS)
 		clear_hole(cpu, page);
 	spin_unlock(&p->lock);
-	cpu->owed_pages++;
+	cpu->owed_pages[pool_part_of(mmu, page)]++;
 	STAT(cpu, zaps);
 }
 

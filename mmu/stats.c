@@ -86,22 +86,29 @@ void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out)
 
 	memset(out, 0, sizeof(*out));
 	out->pool_pages = mmu->cfg.pool_pages;
+	out->nr_nodes = mmu->cfg.nr_nodes;
 	for (page = 0; page < mmu->cfg.pool_pages; page++) {
 		const struct spage *p = &mmu->pages[page];
-		unsigned level = page_key(p).level;
+		struct shadow_key key = page_key(p);
 
 		if (__atomic_load_n(&p->state, __ATOMIC_ACQUIRE) != PAGE_LIVE)
 			continue;
-		out->by_level[level]++;
-		if (level == 1)
+		out->by_level[key.level]++;
+		out->node[key.node].tables++;
+		out->node[key.node].tables_outside += pool_part_of(mmu, page) != key.node;
+		if (key.level == 1)
 			out->leaves += __atomic_load_n(&p->present, __ATOMIC_RELAXED);
 	}
 	out->leaves += large;
 	out->large_leaves = large;
-	spin_lock(&mmu->pool_lock);
-	out->pool_used = mmu->cfg.pool_pages - mmu->nr_free;
-	out->pool_peak = mmu->used_peak;
-	spin_unlock(&mmu->pool_lock);
+	for (unsigned i = 0; i < mmu->cfg.nr_nodes; i++) {
+		out->node[i].pool_pages = mmu->parts[i].count;
+		out->node[i].pool_used = mmu->parts[i].count - __atomic_load_n(&mmu->parts[i].nr_free, __ATOMIC_RELAXED);
+	}
+	out->pool_used = __atomic_load_n(&mmu->pool_used, __ATOMIC_RELAXED);
+	out->pool_peak = __atomic_load_n(&mmu->pool_peak, __ATOMIC_RELAXED);
+	if (out->pool_peak < out->pool_used)		/* who took a page has counted it, and is about to look at the peak */
+		out->pool_peak = out->pool_used;
 }
 
 void mmu_usage(struct mmu *mmu, struct mmu_usage *out)

@@ -71,6 +71,7 @@ static bool climbs_to(struct mmu *mmu, uint32_t from, uint32_t page, unsigned *l
 
 bool sync_any_listed_below(struct mmu *mmu, uint32_t page)
 {
+	const unsigned node = page_key(&mmu->pages[page]).node;		/* tables are linked by those of their node only */
 	uint32_t listed[LISTED_LOOK], n = 0, gfn;
 	bool found = false;
 
@@ -90,7 +91,7 @@ bool sync_any_listed_below(struct mmu *mmu, uint32_t page)
 		if (!spin_trylock(lock))	/* the caller holds a page lock */
 			return true;
 		for_each_shadow(mmu, listed[n], from)
-			found |= climbs_to(mmu, from, page, &left);
+			found |= page_key(&mmu->pages[from]).node == node && climbs_to(mmu, from, page, &left);
 		spin_unlock(lock);
 	}
 	return found;

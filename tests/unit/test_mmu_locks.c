@@ -80,7 +80,7 @@ static void test_wait_is_counted_by_kind(void **state)
 #define KIND(name, at) { at, offsetof(struct mmu_stats, waits_##name), offsetof(struct mmu_stats, spins_##name) }
 		KIND(flush, &mmu->flush_lock), KIND(frame, &mmu->frame_locks[5]), KIND(page, &mmu->pages[3].lock),
 		KIND(parents, &mmu->pages[3].parents_lock), KIND(bucket, &mmu->buckets[7]), KIND(listed, &mmu->listed_lock),
-		KIND(cpus, &mmu->cpus_lock), KIND(kick, &r.cpu->cpu->kick_lock), KIND(pool, &mmu->pool_lock),
+		KIND(cpus, &mmu->cpus_lock), KIND(kick, &r.cpu->cpu->kick_lock), KIND(pool, &mmu->parts[0].lock),
 #undef KIND
 	};
 	struct mmu_stats before, after;
@@ -119,8 +119,8 @@ static void test_unbound_thread_counts_nowhere(void **state)
 	struct rig r = rig_open_plain();
 	struct mmu_stats s;
 
-	assert_true(meet(&r, &r.w->mmu->pool_lock, false, true));
-	assert_false(meet(&r, &r.w->mmu->pool_lock, false, false));
+	assert_true(meet(&r, &r.w->mmu->parts[0].lock, false, true));
+	assert_false(meet(&r, &r.w->mmu->parts[0].lock, false, false));
 	mmu_stats(r.w->mmu, &s);
 	assert_int_equal(waits_of_all_kinds(&s), 0);
 	assert_int_equal(s.locks_missed, 0);
