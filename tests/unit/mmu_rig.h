@@ -29,14 +29,17 @@ static inline struct rig rig_open(struct world_options wo)
 {
 	struct program_options po = { .seed = 1, .alone = true, .empty = true };
 	struct rig r;
+	struct world_cpu *cpus[WORLD_CPUS];
 	unsigned i;
 
 	wo.nr_gfns = NR_GFNS;
-	wo.cpus = 1;
+	wo.cpus = wo.cpus ? wo.cpus : 1;
 	wo.pool_pages = wo.pool_pages ? wo.pool_pages : 128;
 	r.w = world_create(&wo);
 	r.cpu = &r.w->cpus[0];
-	r.p = program_create(r.w, &r.cpu, 1, &po);
+	for (i = 0; i < wo.cpus; i++)
+		cpus[i] = &r.w->cpus[i];
+	r.p = program_create(r.w, cpus, wo.cpus, &po);
 	program_update(r.p, L4, 0, (uint64_t)L3 << 12 | LINK);
 	program_update(r.p, L4, 1, (uint64_t)L3 << 12 | LINK);
 	program_update(r.p, L4B, 0, (uint64_t)L3 << 12 | LINK);

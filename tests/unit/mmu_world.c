@@ -50,9 +50,9 @@ void world_fail(struct world_cpu *cpu, const char *fmt, ...)
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "\n  UMBRA_SEED=%llu (cpu %td, cpus %u, pool %u, fill %d, prefetch %d/%u, large %d, nx %d, "
+	fprintf(stderr, "\n  UMBRA_SEED=%llu (cpu %td, cpus %u, nodes %u, pool %u, fill %d, prefetch %d/%u, large %d, nx %d, "
 		"preset_ad %d, table_kick_min %u, audit %u)\n  what happened last:\n",
-		(unsigned long long)o->seed, cpu - cpu->world->cpus, o->cpus, o->pool_pages, o->fill, o->prefetch,
+		(unsigned long long)o->seed, cpu - cpu->world->cpus, o->cpus, o->nodes, o->pool_pages, o->fill, o->prefetch,
 		o->prefetch_n, o->large, o->nx, o->preset_ad, o->table_kick_min, o->audit);
 	for (i = from->nr_trace > WORLD_TRACE ? from->nr_trace - WORLD_TRACE : 0; i < from->nr_trace; i++)
 		fprintf(stderr, "  %6u %s\n", i, from->trace[i % WORLD_TRACE]);
@@ -97,6 +97,7 @@ struct world *world_create(const struct world_options *opt)
 	if (!w)
 		abort();
 	w->opt = *opt;
+	w->opt.nodes = opt->nodes ? opt->nodes : 1;
 	w->spare = opt->nr_gfns;
 	w->holes = w->spare + WORLD_SPARE;
 	w->pool = w->holes + HOLE_TABLES;
@@ -118,7 +119,7 @@ struct world *world_create(const struct world_options *opt)
 	regions[2] = (struct mmu_region){ { w->pool }, opt->pool_pages, w->mem + w->pool * MMU_PAGE_SIZE };
 	w->config = (struct mmu_config){
 		.regions = regions, .nr_regions = 3, .nr_gfns = opt->nr_gfns,
-		.pool = { w->pool }, .pool_pages = opt->pool_pages,
+		.pool = { w->pool }, .pool_pages = opt->pool_pages, .nr_nodes = opt->nodes,
 		.fill = opt->fill, .prefetch = opt->prefetch, .prefetch_n = opt->prefetch_n,
 		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad, .link_ahead = opt->link_ahead,
 		.fill_linear = opt->fill_linear,
@@ -144,6 +145,7 @@ struct world *world_create(const struct world_options *opt)
 		world_check(cpu, !err, "mmu_cpu_create: %d", err);
 		err = mmu_cpu_set_view(cpu->cpu, c);
 		world_check(cpu, !err, "mmu_cpu_set_view: %d", err);
+		world_set_node(cpu, c % w->opt.nodes);
 	}
 	return w;
 }
@@ -245,6 +247,16 @@ void world_kick(struct world_cpu *cpu)
 	mmu_kick_done(cpu->cpu);
 }
 
+void world_set_node(struct world_cpu *cpu, unsigned node)
+{
+	int err = mmu_cpu_set_node(cpu->cpu, cpu->world->opt.nodes);
+
+	world_check(cpu, err == -EINVAL, "mmu_cpu_set_node out of range: %d", err);
+	err = mmu_cpu_set_node(cpu->cpu, node);
+	world_check(cpu, !err, "mmu_cpu_set_node: %d", err);
+	cpu->node = node;
+}
+
 void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
 {
 	unsigned tries;
@@ -262,6 +274,7 @@ void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
 	world_check(cpu, !err, "mmu_load(%d, %#llx): %d", mode, (unsigned long long)l4, err);
 	pthread_mutex_lock(&cpu->lock);
 	cpu->l4[mode] = l4;
+	cpu->root_node[mode] = cpu->node;
 	cpu->cr3[mode] = l4 == MODEL_NONE ? MODEL_NONE : root.n;
 	pthread_mutex_unlock(&cpu->lock);
 	mmu_entered(cpu->cpu);
@@ -270,6 +283,18 @@ void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
 }
 
 /* ---- the processor --------------------------------------------------------------------------------------------- */
+
+/* A table that the processor walks is of its node: it stands in the node's part of the pool, unless that may have run dry. */
+static void check_part(struct world_cpu *cpu, enum mmu_mode mode, uint64_t table)
+{
+	struct world *w = cpu->world;
+	uint32_t count;
+	mfn_t first;
+
+	mmu_pool_part(w->mmu, cpu->root_node[mode], &first, &count);
+	world_check(cpu, table - first.n < count || count < WORLD_LARGE_POOL, "table %#llx is not of node %u",
+		    (unsigned long long)table, cpu->root_node[mode]);
+}
 
 static uint64_t read_spte(struct world_cpu *cpu, uint64_t table, unsigned index, unsigned level, bool hole)
 {
@@ -310,6 +335,8 @@ void world_soft_walk(struct world_cpu *cpu, enum mmu_mode mode, uint64_t va, str
 		unsigned index = model_index(va, level);
 		uint64_t spte = read_spte(cpu, table, index, level, hole);
 
+		if (!hole)
+			check_part(cpu, mode, table);
 		if (!(spte & MMU_PTE_P))
 			return;
 		out->src[out->nr_src++] = table << 9 | index;
@@ -435,6 +462,7 @@ static void visit_table(struct leaf_visit *v, uint64_t table, unsigned level, ui
 {
 	unsigned i;
 
+	check_part(v->cpu, v->mode, table);
 	for (i = 0; i < 512 && v->left; i++) {
 		uint64_t spte, at = va | (uint64_t)i << (12 + 9 * (level - 1));
 		struct soft_walk here = *above;

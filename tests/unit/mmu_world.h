@@ -20,11 +20,12 @@
 #define WORLD_PATHS	64
 #define WORLD_SPARE	64u	/* frames to move guest frames to */
 #define WORLD_TRACE	200
+#define WORLD_LARGE_POOL	256u	/* pages for a node with which no program runs dry */
 
 struct world_options {
 	uint64_t nr_gfns;
-	uint32_t pool_pages;
-	unsigned cpus;
+	uint32_t pool_pages;	/* of all nodes */
+	unsigned cpus, nodes;	/* 0 nodes: as 1 */
 	enum mmu_fill fill;
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
@@ -53,6 +54,7 @@ struct world_cpu {
 	pthread_mutex_t lock;		/* TLB, and the whole of an access */
 	struct tlb_entry tlb[WORLD_TLB], path[WORLD_PATHS];
 	uint64_t cr3[2], l4[2];		/* [enum mmu_mode]; MODEL_NONE: nothing loaded */
+	unsigned node, root_node[2];	/* where it is, and was when it loaded the root */
 	uint64_t (*kick_bits)[8];	/* scratch of the kicker: [pool page] */
 	uint8_t *kick_whole;
 	struct mmu_stats seen;		/* verdicts as this side counted them */
@@ -91,6 +93,9 @@ void world_write(struct world *w, uint64_t gfn, unsigned index, uint64_t value);
 
 /* Drains `cpu`'s kicks, makes every processor forget, says done. */
 void world_kick(struct world_cpu *cpu);
+
+/* The processor is on another node from now on; roots follow when they are loaded. */
+void world_set_node(struct world_cpu *cpu, unsigned node);
 
 /* Loads a root, doing the kicks while the pool is dry. */
 void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4);

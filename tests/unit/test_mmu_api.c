@@ -35,11 +35,15 @@ static void test_config(void **state)
 	assert_null(mmu_mfn_hva(mmu, (mfn_t){ 64 + MMU_POOL_MIN }));
 	assert_int_equal(mmu_pmap(mmu, (gfn_t){ 5 }).n, 5);
 	assert_int_equal(mmu_cpu_set_view(cpu, 1), -EINVAL);
+	assert_int_equal(mmu_cpu_set_node(cpu, 1), -EINVAL);
+	assert_int_equal(mmu_cpu_set_node(cpu, 0), 0);
 	mmu_cpu_destroy(cpu);
 	mmu_destroy(mmu);
 
 #define REFUSED(change) do { c = good; change; assert_int_equal(mmu_create(&c, &mmu), -EINVAL); } while (0)
 	REFUSED(c.pool_pages = MMU_POOL_MIN - 1);
+	REFUSED(c.nr_nodes = 2);			/* a pool too small to be shared out */
+	REFUSED(c.nr_nodes = MMU_MAX_NODES + 1);
 	REFUSED(c.pool_pages = MMU_POOL_MIN + 1);	/* sticks out of its region */
 	REFUSED(c.pool.n = 63);				/* below nr_gfns */
 	REFUSED(c.pool.n = 1000);			/* outside every region */

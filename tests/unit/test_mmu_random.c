@@ -1,6 +1,6 @@
 /*
  * Seeded random programs on one thread: with the audit off for many steps, with it at level 3 for fewer, and with a
- * pool too small for what the program uses. UMBRA_SEED and UMBRA_STEPS choose others; a failure prints its seed.
+ * pool too small for what the program uses; with tables for one, two and three nodes. UMBRA_SEED and UMBRA_STEPS choose others; a failure prints its seed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,6 +37,9 @@ static void random_options(uint64_t seed, struct world_options *o)
 	o->sample_every = rng_below(&rng, 4);
 	o->link_ahead = rng_below(&rng, 2);
 	o->fill_linear = rng_below(&rng, 2);
+	o->nodes = 1 + seed % 3;
+	if (o->nodes > 1)
+		o->cpus = 2 + rng_below(&rng, 2);
 }
 
 static void run_program(uint64_t seed, uint32_t pool_pages, unsigned audit, uint64_t nr_steps)
@@ -49,7 +52,7 @@ static void run_program(uint64_t seed, uint32_t pool_pages, unsigned audit, uint
 	unsigned c;
 
 	random_options(seed, &wo);
-	wo.pool_pages = pool_pages;
+	wo.pool_pages = pool_pages * wo.nodes;
 	wo.audit = audit;
 	w = world_create(&wo);
 	for (c = 0; c < wo.cpus; c++)
@@ -78,27 +81,27 @@ static void run_programs(uint64_t first_seed, unsigned runs, uint32_t pool_pages
 
 static void test_many_steps(void **state)
 {
-	run_programs(1000, 16, 512, 0, 400000);
+	run_programs(1000, 24, 512, 0, 600000);
 }
 
 static void test_small_pool(void **state)
 {
-	run_programs(2000, 16, MMU_POOL_MIN, 0, 200000);
+	run_programs(2000, 24, MMU_POOL_MIN, 0, 300000);
 }
 
 static void test_audit_entries(void **state)
 {
-	run_programs(3000, 8, 512, 1, 80000);
+	run_programs(3000, 12, 512, 1, 120000);
 }
 
 static void test_audit_all(void **state)
 {
-	run_programs(4000, 8, 512, 3, 16000);
+	run_programs(4000, 12, 512, 3, 24000);
 }
 
 static void test_audit_all_small_pool(void **state)
 {
-	run_programs(5000, 8, MMU_POOL_MIN + 8, 3, 16000);
+	run_programs(5000, 12, MMU_POOL_MIN + 8, 3, 24000);
 }
 
 int main(void)

@@ -67,6 +67,8 @@ static void *run_prebuilder(void *arg)
 			mmu_prebuild(c->prebuilder->cpu, (gfn_t){ gfn }, (index + n) % 512, 3 + rng_below(&rng, 29),
 				     rng_below(&rng, 8));
 		if (rng_percent(&rng, 10))
+			world_set_node(c->prebuilder, rng_below(&rng, c->w->opt.nodes));
+		if (rng_percent(&rng, 10))
 			mmu_prebuild_tree(c->prebuilder->cpu, (gfn_t){ gfn }, rng_below(&rng, 2),
 					  (gva_t){ rng_below(&rng, 2) ? 0 : 0xffff880000000000ull }, (gva_t){ ~0ull },
 					  3 + rng_below(&rng, 29), rng_below(&rng, 8), 1 + rng_below(&rng, 64));
@@ -142,7 +144,8 @@ static void run_crowd(uint64_t seed, uint32_t pool_pages, void *(*interfere)(voi
 	static const unsigned kick_min[] = { 0, 4, 64 };
 	uint64_t rng = seed * 0x9e3779b97f4a7c15ull, gfn;
 	struct world_options wo = {
-		.nr_gfns = BASE(PROGRAMS), .seed = seed, .pool_pages = pool_pages, .cpus = PROGRAMS + 2,
+		.nr_gfns = BASE(PROGRAMS), .seed = seed, .pool_pages = pool_pages * (1 + seed % 3), .nodes = 1 + seed % 3,
+		.cpus = PROGRAMS + 2,
 		.fill = rng_below(&rng, 2), .prefetch = rng_below(&rng, 4), .prefetch_n = 1 + rng_below(&rng, 16),
 		.large = rng_below(&rng, 2), .nx = true, .preset_ad = rng_below(&rng, 2), .link_ahead = rng_below(&rng, 2),
 		.fill_linear = rng_below(&rng, 2),
@@ -324,6 +327,10 @@ static void *run_writer(void *arg)
 			else
 				mmu_invlpg(cpu->cpu, (gva_t){ SHARED_VA(entry) });
 		}
+		if (s->w->opt.nodes > 1 && rng_percent(&rng, 2)) {
+			world_set_node(cpu, rng_below(&rng, s->w->opt.nodes));
+			world_load(cpu, MMU_KERNEL, 10);
+		}
 		world_kick(cpu);
 		__atomic_store_n(&s->done[entry], s->begun[entry], __ATOMIC_SEQ_CST);
 		for (k = 0; k < 3; k++)
@@ -353,7 +360,7 @@ static void *run_reader(void *arg)
 
 static void run_shared(uint64_t seed, bool pinned)
 {
-	struct world_options wo = { .nr_gfns = 1024, .pool_pages = 64, .cpus = 3, .nx = true, .seed = seed,
+	struct world_options wo = { .nr_gfns = 1024, .pool_pages = 64 * (1 + seed % 3), .nodes = 1 + seed % 3, .cpus = 3, .nx = true, .seed = seed,
 				    .fill = seed & 1, .prefetch = seed >> 1 & 3, .prefetch_n = 4, .preset_ad = seed & 1,
 				    .table_kick_min = seed & 2 ? 8 : 0 };
 	struct shared s = { .w = world_create(&wo), .rounds = env_number("UMBRA_STEPS", 15000 / SCALE) };
