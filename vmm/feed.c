@@ -53,7 +53,7 @@ static void put(struct vcpu *v, struct helper_event *e)
 		__atomic_store_n(&f->dropped, f->dropped + 1, __ATOMIC_RELAXED);
 		return;
 	}
-	f->records[head & (f->size - 1)] = (struct record){ *e, v->shim_tail };
+	f->records[head & (f->size - 1)] = (struct record){ *e, __atomic_load_n(&v->shim_tail, __ATOMIC_ACQUIRE) };
 	atomic_store_explicit(&f->head, head + 1, memory_order_release);
 	helper_wake(v->vm->helper);
 }
