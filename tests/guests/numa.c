@@ -7,7 +7,7 @@
  * map=shared|own          one mapping of the arena, or one with tables of its own for each vCPU
  * roots=shared|own        all vCPUs on one root, or each on a root of its own
  * swap=MS                 pingpong: how long a hot set stays (100)
- * hold=MS                 waits that long after the last period, before the final checks (0)
+ * hold=MS                 vCPU 0 sleeps that long after each period, so that somebody can look; the others go on (0)
  *
  * The arena is cut into a segment per vCPU, a segment into eight groups, of which two are hot. Lines for programs:
  *   numa-arena {...}      what it is made of
@@ -307,6 +307,18 @@ static void set_up(void)
 
 /* ---- the account -------------------------------------------------------------------------------------------------- */
 
+static void wait_ms(uint64_t ms)
+{
+	uint64_t until = system_time() + ms * 1000000;
+
+	while (system_time() < until) {
+		struct vcpu_set_singleshot_timer t = { .timeout_abs_ns = until };
+
+		hcall3(vcpu_op, VCPUOP_set_singleshot_timer, 0, PTR(&t));
+		hcall2(sched_op, SCHEDOP_block, 0);
+	}
+}
+
 static void account(unsigned period, uint64_t ns)
 {
 	static uint64_t before[SMP_MAX][GROUPS_MAX], accesses_before, writes_before;
@@ -335,18 +347,7 @@ static void account(unsigned period, uint64_t ns)
 	    writes - writes_before);
 	accesses_before = accesses;
 	writes_before = writes;
-}
-
-static void wait_ms(uint64_t ms)
-{
-	uint64_t until = system_time() + ms * 1000000;
-
-	while (system_time() < until) {
-		struct vcpu_set_singleshot_timer t = { .timeout_abs_ns = until };
-
-		hcall3(vcpu_op, VCPUOP_set_singleshot_timer, 0, PTR(&t));
-		hcall2(sched_op, SCHEDOP_block, 0);
-	}
+	wait_ms(option_number("hold", 0));
 }
 
 /* Nobody works any more: what is on each page is the sum of what was done. */
@@ -389,13 +390,13 @@ static void work(struct cpu *c)
 /* vCPU 0 works as well, and keeps the clock. */
 static void work_and_time(unsigned periods, uint64_t ns)
 {
-	uint64_t began = system_time(), swap = option_number("swap", 100) * 1000000, now = began, since = began;
+	uint64_t began = system_time(), swap = option_number("swap", 100) * 1000000, now = began, since = began, took = ns / periods;
 
 	enter_root(&cpus[0], own_root[0]);
 	for (unsigned period = 1; period <= periods && !test_failed(); period++) {
 		turn = pattern->turns == BY_PERIOD && period % 2 == 0;
 		while (!cpus[0].why &&
-		       (rounds ? workers[0].accesses < rounds * period / periods : now < began + ns * period / periods)) {
+		       (rounds ? workers[0].accesses < rounds * period / periods : now < since + took)) {
 			for (unsigned i = 0; i < 64; i++)
 				pattern->access(&cpus[0]);
 			now = system_time();
@@ -408,7 +409,7 @@ static void work_and_time(unsigned periods, uint64_t ns)
 					relax();
 		now = system_time();
 		account(period, now - since);
-		since = now;
+		since = system_time();
 		for (unsigned i = 0; i < nr_cpus; i++)
 			if (cpus[i].why)
 				test_fail("vCPU %u: %s (%lu, %lu)", i, cpus[i].why, (uint64_t)cpus[i].why_a, (uint64_t)cpus[i].why_b);
@@ -434,7 +435,6 @@ TEST(numa)
 	stop = 1;
 	for (unsigned i = 1; i < nr_cpus; i++)
 		smp_wait(i);
-	wait_ms(option_number("hold", 0));
 	final_check(&cpus[0]);
 	if (cpus[0].why)
 		test_fail("%s (%lu, %lu)", cpus[0].why, (uint64_t)cpus[0].why_a, (uint64_t)cpus[0].why_b);

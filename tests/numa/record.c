@@ -53,12 +53,16 @@ static void ask(const struct record *r, const char *request)
 	char *answer = NULL;
 	size_t size = 0;
 
-	if (!f)
+	if (!f) {
+		printf("numa-asked %s {\"ok\":false,\"error\":\"%s\"}\n", request, strerror(errno));
 		return;
+	}
 	fprintf(f, "%s\n", request);
 	fflush(f);
 	if (getline(&answer, &size, f) > 0)
 		printf("numa-asked %s %s", request, answer);
+	else
+		printf("numa-asked %s {\"ok\":false,\"error\":\"no answer\"}\n", request);
 	free(answer);
 	fclose(f);
 }
