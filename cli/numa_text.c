@@ -138,6 +138,22 @@ static void print_vcpus(FILE *to, const json_t *vcpus)
 	}
 }
 
+/* What the guest is told. */
+static void print_vnodes(FILE *to, const json_t *vnodes)
+{
+	if (json_array_size(vnodes))
+		fprintf(to, "\nthe guest sees (--vnuma)\n");
+	for (unsigned i = 0; i < json_array_size(vnodes); i++) {
+		const json_t *v = json_array_get(vnodes, i), *vcpus = json_object_get(v, "vcpus");
+
+		fprintf(to, "  vnode %-3" PRId64 " node %-3" PRId64 " frames %" PRId64 " to %" PRId64, integer(v, "vnode"), integer(v, "node"),
+			integer(v, "first_frame"), integer(v, "first_frame") + integer(v, "frames") - 1);
+		for (unsigned k = 0; k < json_array_size(vcpus); k++)
+			fprintf(to, "%s %" PRId64, k ? "," : ", vCPU", (int64_t)json_integer_value(json_array_get(vcpus, k)));
+		fputc('\n', to);
+	}
+}
+
 void numa_print_show(FILE *to, const json_t *info, const json_t *show)
 {
 	const json_t *nodes = json_object_get(show, "nodes");
@@ -151,6 +167,7 @@ void numa_print_show(FILE *to, const json_t *info, const json_t *show)
 		print_distances(to, nodes);
 	}
 	print_vcpus(to, json_object_get(show, "vcpus"));
+	print_vnodes(to, json_object_get(show, "vnuma"));
 }
 
 /* ---- map ----------------------------------------------------------------------------------------------------------- */

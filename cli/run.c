@@ -25,6 +25,7 @@ enum {
 	OPT_CPUNODEBIND, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_VCPU_CPUS, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
+	OPT_VNUMA,
 };
 
 static const struct argp_option options[] = {
@@ -53,6 +54,8 @@ static const struct argp_option options[] = {
 	{ "membind", OPT_MEMBIND, "NODES", 0, "... from these nodes only: 0,2-3 or all", 2 },
 	{ "preferred", OPT_PREFERRED, "NODE", 0, "... from this node while it has some", 2 },
 	{ "cpunodebind", OPT_CPUNODEBIND, "NODES", 0, "vCPUs run on the processors of these nodes", 2 },
+	{ "vnuma", OPT_VNUMA, "N|host", 0, "Tell the guest of N NUMA nodes, or as many as the host has; each bound to one of the host's "
+	  "(default: none)", 2 },
 	{ "host-pages", OPT_HOST_PAGES, "huge|small", 0, "Pages behind the guest's memory; huge, the default, is a wish", 2 },
 	{ "large", OPT_LARGE, "on|off", 0, "2 MiB shadow entries where possible (default on)", 2 },
 	{ "fill-linear", OPT_FILL_LINEAR, "on|off", 0, "At a fault in the kernel's map of all memory, build the whole table's "
@@ -396,6 +399,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		if (numa_parse_nodes(arg, &config->numa.cpunodebind))
 			return bad_value("cpunodebind", arg, "not a list of nodes such as 0,2-3");
 		break;
+	case OPT_VNUMA:
+		config->vnuma = VMM_VNUMA_HOST;
+		if (!strcmp(arg, "host"))
+			break;
+		if (cli_parse_uint(arg, 1, NUMA_MAX_NODES, &n))
+			return bad_value("vnuma", arg, "want a number of nodes from 1 to %u, or host", NUMA_MAX_NODES);
+		config->vnuma = n;
+		break;
 	case OPT_HOST_PAGES:
 		r = parse_choice("host-pages", arg, page_choices, &choice);
 		config->huge = choice;
@@ -472,6 +483,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!config->numa.policy && (config->numa.membind || config->numa.preferred >= 0 || config->numa.cpunodebind))
 			config->numa.policy = numa_policy_find("bind");
+		if (config->vnuma && (config->numa.policy || config->nr_vcpu_cpus || config->vcpus_float)) {
+			fputs("umbra run: --vnuma binds memory and vCPUs to nodes and keeps them there: leave --numa, --membind, --preferred, "
+			      "--cpunodebind and --vcpu-cpus out\n", stderr);
+			return EINVAL;
+		}
 		if (config->fault_map && !config->stats) {
 			fputs("umbra run: --fault-map goes into the file of --stats=FILE, which is not given\n", stderr);
 			return EINVAL;

@@ -223,6 +223,8 @@ static int run_move(struct vm *vm, struct control_call *call)
 		r = several_nodes(vm, call);
 		if (r)
 			return r;
+		if (vm->vnuma.nr_vnodes)
+			return refuse(call, -EPERM, "the guest was told where its memory and vCPUs are (--vnuma), and that stays so");
 		if (!number(words[1], &node) || node >= NUMA_MAX_NODES || !vm->topology.node[node].exists)
 			return refuse(call, -EINVAL, "no node '%.20s': nodes 0 to %u exist", words[1], vm->topology.highest);
 		return movables[i].run(vm, call, node);

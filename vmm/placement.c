@@ -17,10 +17,12 @@ int placement_start(struct vm *vm)
 	if (r) {
 		vm->topology.nr_nodes = 0;
 		if (!c->policy)
-			return 0;
+			return vnuma_start(vm);
 		fprintf(stderr, "umbra: the host's NUMA nodes cannot be read: %s; leave --numa out\n", strerror(-r));
 		return r;
 	}
+	if (vm->config->vnuma)
+		return vnuma_start(vm);
 	if (!c->policy)
 		return 0;
 	if (numa_check(c, &vm->topology, why, sizeof why)) {
@@ -46,6 +48,8 @@ void placement_thread(struct vcpu *v)
 {
 	cpu_set_t cpus;
 
+	if (vnuma_cpus(v->vm, v->id, &cpus))
+		pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
 	if (v->vm->topology.nr_nodes > 1 && numa_cpus(&v->vm->config->numa, &v->vm->topology, &cpus))
 		pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
 }

@@ -112,7 +112,8 @@ json_t *placement_json(const struct vm *vm)
 	const char *pool = (char *)vm->mon + ((vm->pool.n - vm->mon_first.n) << 12);
 	struct numa_topology now;
 	bool read = !numa_topology_read(&now);
-	json_t *o = json_pack("{ss s[] s[] so so so}", "policy", numa_policy_name(vm->config->numa.policy), "nodes", "vcpus",
+	json_t *o = json_pack("{ss s[] s[] so so so so}", "policy", numa_policy_name(vm->config->numa.policy), "nodes", "vcpus",
+			      "vnuma", vnuma_json(vm),
 			      "guest_frames", nodes_of(vm, vm->ram, vm->ram_frames),
 			      "monitor_frames", nodes_of(vm, vm->mon, vm->mon_frames),
 			      "shadow_pool_frames", nodes_of(vm, pool, vm->pool_pages));

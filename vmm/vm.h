@@ -18,6 +18,7 @@
 #include "vmm/layout.h"
 #include "vmm/paging.h"
 #include "vmm/vmm.h"
+#include "vmm/vnuma.h"
 #include "vmm/xen.h"
 
 struct vm;
@@ -226,6 +227,7 @@ struct vm {
 	bool gates;			/* transitions between user and kernel inside the VM */
 	struct transition_costs costs;
 	struct numa_topology topology;	/* nr_nodes 0: not known */
+	struct vnuma vnuma;		/* nr_vnodes 0: the guest is told nothing */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
 
@@ -470,6 +472,7 @@ xen_handler_fn xen_set_trap_table, xen_mmu_update, xen_set_gdt, xen_stack_switch
 	xen_sched_op_compat, xen_set_debugreg, xen_get_debugreg, xen_update_descriptor, xen_memory_op, xen_multicall,
 	xen_update_va_mapping, xen_set_timer_op, xen_version_op, xen_console_io, xen_physdev_op, xen_vm_assist, xen_iret,
 	xen_vcpu_op, xen_set_segment_base, xen_mmuext_op, xen_sched_op, xen_callback_op, xen_event_channel_op;
+long xen_get_vnumainfo(struct vcpu *v, uint64_t info);
 /* XENFEAT bits this VM offers (submap 0). */
 uint32_t xen_features(const struct vm *vm);
 long xen_do_call(struct vcpu *v, unsigned nr, const uint64_t a[6]);

@@ -34,6 +34,8 @@ enum vmm_kick { VMM_KICK_AUTO, VMM_KICK_FLUSH, VMM_KICK_REWRITE, VMM_KICK_TABLE 
 /* AUTO: only if there is a processor more than vCPUs, and not while others want it. */
 enum vmm_helper { VMM_HELPER_OFF, VMM_HELPER_ON, VMM_HELPER_AUTO };
 
+#define VMM_VNUMA_HOST	(~0u)		/* as many as the host has with memory */
+
 /* What a user can ask of a VM. vmm_config_init() fills in the defaults. Strings are borrowed until vmm_run() returns. */
 struct vmm_config {
 	const char *kernel;		/* path: bzImage or ELF64 */
@@ -55,6 +57,7 @@ struct vmm_config {
 	bool large;
 	bool fill_linear, link_ahead;
 	struct numa_config numa;	/* where memory and vCPUs are put */
+	unsigned vnuma;			/* NUMA nodes that the guest is told of, or VMM_VNUMA_HOST; 0: nothing is said */
 	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */

@@ -77,6 +77,8 @@ static long memory_map(struct vcpu *v, uint64_t va)
 	return 0;
 }
 
+#define MEMOP_EXTENT_SHIFT	6	/* above it: where a call that was cut short goes on (xen/hypercall.h) */
+
 long xen_memory_op(struct vcpu *v, const uint64_t a[6])
 {
 	struct xen_machphys_mapping m2p = {
@@ -86,7 +88,7 @@ long xen_memory_op(struct vcpu *v, const uint64_t a[6])
 	};
 	uint16_t domid;
 
-	switch (a[0] & 0x3f) {
+	switch (a[0] & ((1u << MEMOP_EXTENT_SHIFT) - 1)) {
 	case XENMEM_memory_map:
 		return memory_map(v, a[1]);
 	case XENMEM_machine_memory_map:
@@ -100,6 +102,8 @@ long xen_memory_op(struct vcpu *v, const uint64_t a[6])
 		if (guest_get(v, a[1], &domid))
 			return -EFAULT;
 		return domid == DOMID_SELF ? (long)v->vm->ram_frames : -ESRCH;
+	case XENMEM_get_vnumainfo:
+		return a[0] >> MEMOP_EXTENT_SHIFT ? -EINVAL : xen_get_vnumainfo(v, a[1]);
 	default:
 		return -ENOSYS;
 	}

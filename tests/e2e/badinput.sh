@@ -58,6 +58,12 @@ usage 'mmu=nested.*vcpus' --mmu=nested --vcpus=2
 usage 'gates=open.*auto, vmm, invm' --gates=open
 usage 'host-pages=large' --host-pages=large
 usage 'numa=maybe' --numa=maybe
+usage 'vnuma=0' --vnuma=0
+usage 'vnuma=65' --vnuma=65
+usage 'vnuma=hosts' --vnuma=hosts
+usage 'vnuma binds memory' --vnuma=2 --numa=local
+usage 'leave --numa' --vnuma=2 --membind=0
+usage 'vcpu-cpus out' --vnuma=2 --vcpu-cpus=any
 usage 'membind=x' --membind=x
 usage 'cpunodebind=64' --cpunodebind=64
 usage 'preferred=-1' --preferred=-1

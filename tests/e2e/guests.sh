@@ -107,6 +107,10 @@ for feature in mmu mmuext multicall stack segment timer misc iret; do
 	shim shim "shim=on gates=vmm" --shim=$feature
 done
 
+# NUMA nodes that a guest is told of, or not; here all on the one node there is.
+guest vnuma "told nothing" "vnodes=0"
+guest vnuma-high "8 nodes, 3 vCPUs" "vnodes=8 vcpus=3" -c 3 --vnuma=8 -q
+
 # Several vCPUs, also more than there are cores, and all of them on one.
 lines=1
 guest smp "2 vCPUs" "seed=$seed cpus=2" -c 2

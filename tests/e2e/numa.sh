@@ -51,4 +51,13 @@ done <<-END
 	--range 16384 --node 1:frames are 0 to 16383
 	--range 16383+2 --node 1:frames are 0 to 16383
 END
+
+# ---- --vnuma ----------------------------------------------------------------------------------------------------------
+check "vnuma: what the guest is told" "$(grep '^vnuma: ' "$tmp/out")" grep -q '^vnuma: VERDICT pass' "$tmp/out"
+check "vnuma: half of memory on each node" "$(line vnuma-pages)" grep -q "^shown 8192 8192 " <<<"$(line vnuma-pages)"
+check "... bound, says numa_maps" "$(line vnuma-bound)" test "$(line vnuma-bound)" = "bind:0 N0=8192 bind:1 N1=8192"
+check "vnuma: in two ranges" "$(line vnuma-map)" test "$(line vnuma-map)" = "0-8191 on 0, 8192-16383 on 1, "
+check "vnuma: a vCPU runs on its node" "$(line vnuma-vcpu)" grep -q '^allowed 0 last ran on 0' <<<"$(line vnuma-vcpu)"
+check "vnuma: umbra numa shows it" "$(line vnuma-show)" grep -q 'vnode 0.*frames 0 to 8191.*vnode 1' <<<"$(line vnuma-show)"
+check "vnuma: nothing moves" "$(line vnuma-move)" grep -q 'stays so' <<<"$(line vnuma-move)"
 finish
