@@ -41,6 +41,17 @@ static bool parse_compile(const char *line, double ns, struct reading *out)
 	return true;
 }
 
+static bool parse_shared(const char *line, double ns, struct reading *out)
+{
+	double us;
+
+	if (sscanf(line, "shared %lf passes, %*d processes: %lf us per pass", &out->units, &us) != 2)
+		return false;
+	strcpy(out->name, "shared");
+	out->ns = us * 1e3;
+	return out->units > 0;
+}
+
 static bool parse_boot(const char *line, double ns, struct reading *out)
 {
 	if (strcmp(line, "UMBRA-FIRST-PROCESS"))
@@ -84,6 +95,10 @@ static const struct job jobs[] = {
 		.name = "spin", .what = "an integer loop: user code alone", .unit = "million steps",
 		.arg = JOB_COUNT, .count = 200, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_spin,
 		.modes = "shim,native,tcg",
+	}, {
+		.name = "shared", .what = "a process per processor: one mapped file read by all, own memory added to", .unit = "pass",
+		.arg = JOB_COUNT, .count = 100, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_shared,
+		.modes = "shim,gates-eager-8,native,tcg",
 	}, {
 		.name = "kbuild", .what = "a part of a Linux kernel (tinyconfig) from source", .unit = "build",
 		.arg = JOB_WORD, .word = "small", .timeout_s = 3600, KBUILD, .memory = "2G", .image = "small.cpio.zst",

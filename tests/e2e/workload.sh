@@ -22,6 +22,8 @@ check "selftest passes natively" grep -q '^UMBRA-RESULT ok' <<<"$native"
 
 PATH=$(dirname "$(command -v busybox)"):$PATH "$build/workload" forks 3 >"$tmp/forks" 2>&1
 check "forks prints a time" grep -q '^forks 3: [0-9.]* us per fork+exec' "$tmp/forks"
+"$build/workload" shared 3 >"$tmp/shared" 2>&1
+check "shared prints a time" grep -q '^shared 3 passes, [0-9]* processes: [0-9.]* us per pass' "$tmp/shared"
 "$build/workload" forks x >/dev/null 2>&1
 check "a count that is none is refused" test $? = 2
 "$build/workload" selftest no-such-test >"$tmp/none" 2>&1

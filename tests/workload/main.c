@@ -138,6 +138,7 @@ static const struct {
 	{ "forks", "N", "time per fork + exec + wait of 'busybox true'", forks_main },
 	{ "micro", "", "time per system call, page fault, pipe round trip ...", micro_main },
 	{ "spin", "N", "time of N million steps of an integer loop", spin_main },
+	{ "shared", "N", "time of N passes over shared and own memory, a process on each processor", shared_main },
 	{ "compile", "DIR", "time of DIR's *.i through DIR's cc1 -O2 and as", compile_main },
 	{ "kbuild", "SIZE [ROOT]", "time of a kernel build (small, tiny, defconfig) in ROOT, default /kbuild", kbuild_main },
 	{ "boot", "", "be the first process: mark that, power off", boot_main },

@@ -76,6 +76,7 @@ int selftest_main(int argc, char **argv);
 int forks_main(int argc, char **argv);
 int micro_main(int argc, char **argv);
 int spin_main(int argc, char **argv);
+int shared_main(int argc, char **argv);
 int idle_main(int argc, char **argv);
 int compile_main(int argc, char **argv);
 int kbuild_main(int argc, char **argv);
