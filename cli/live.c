@@ -12,7 +12,6 @@
 #include "cli/cli.h"
 #include "cli/live.h"
 
-#define TIMEOUT_MS	5000
 #define ANSWER_MAX	(64u << 20)
 #define GUESTS_MAX	256u
 
@@ -42,7 +41,7 @@ static int wait_for(int fd, short events, int64_t until)
 /* A socket whose queue is full says EAGAIN, and cannot be polled. */
 static int connect_to(const char *path)
 {
-	int64_t until = now_ms() + TIMEOUT_MS;
+	int64_t until = now_ms() + LIVE_TIMEOUT_S * 1000;
 	int fd;
 
 	while ((fd = vmm_control_connect(path)) == -EAGAIN && now_ms() < until)
@@ -125,15 +124,17 @@ static int take_reply(const char *text, json_t **reply, char why[static LIVE_WHY
 
 int live_ask(struct live *l, const char *request, json_t **reply, char why[static LIVE_WHY])
 {
-	int64_t until = now_ms() + TIMEOUT_MS;
+	int64_t until = now_ms() + l->timeout_s * 1000ll;
 	char *text;
 	int r = send_line(l->fd, request, until);
 
 	if (!r)
 		r = receive_line(l->fd, &text, until);
 	if (r) {
-		snprintf(why, LIVE_WHY, "%s", r == -EPIPE ? "the guest has ended" : r == -ETIMEDOUT ?
-			 "no answer within 5 seconds" : strerror(-r));
+		if (r == -ETIMEDOUT)
+			snprintf(why, LIVE_WHY, "no answer within %u seconds", l->timeout_s);
+		else
+			snprintf(why, LIVE_WHY, "%s", r == -EPIPE ? "the guest has ended" : strerror(-r));
 		return r;
 	}
 	r = take_reply(text, reply, why);
@@ -165,7 +166,7 @@ static const char *time_text(double ns, char to[static 32])
 
 static void print_guest(FILE *to, const struct vmm_socket *s)
 {
-	struct live l = { .fd = connect_to(s->path) };
+	struct live l = { .fd = connect_to(s->path), .timeout_s = LIVE_TIMEOUT_S };
 	char why[LIVE_WHY] = "", up[32], size[CLI_SIZE_TEXT], kernel[80], cmdline[200];
 	json_t *info = NULL;
 
@@ -233,6 +234,7 @@ int live_open(const char *command, const char *who, struct live *out)
 	int r;
 
 	out->fd = -1;
+	out->timeout_s = LIVE_TIMEOUT_S;
 	if (!who) {
 		r = find_only(command, out->path);
 	} else if (*who && !who[strspn(who, "0123456789")]) {

@@ -16,8 +16,11 @@
 
 struct live {
 	int fd;
+	unsigned timeout_s;		/* for a request and its answer; live_open() sets LIVE_TIMEOUT_S */
 	char path[VMM_SOCKET_PATH];
 };
+
+#define LIVE_TIMEOUT_S	5
 
 #define LIVE_WHY	256
 

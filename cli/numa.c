@@ -10,6 +10,9 @@
 #include "cli/cli.h"
 #include "cli/numa.h"
 
+/* Moving works for half a second and then answers; but the kernel can take long over 512 pages of a vCPU that has no processor. */
+#define TIMEOUT_S	30
+
 struct numa_options {
 	const struct numa_verb *verb;	/* NULL: not named yet */
 	const char *guest;		/* NULL: the only one */
@@ -316,6 +319,7 @@ int cli_numa(int argc, char **argv)
 	r = live_open("umbra numa", o.guest, &l);
 	if (r)
 		return r;
+	l.timeout_s = TIMEOUT_S;
 	r = o.verb->run(&o, &l, why);
 	if (r)
 		fprintf(stderr, "umbra numa %s: %s\n", o.verb->name, why);
