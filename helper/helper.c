@@ -32,6 +32,7 @@ struct worker {
 	bool started;
 	int wake_fd, stop_fd;
 	atomic_bool asleep;
+	_Atomic uint64_t rounds;	/* goes up by 2 for each; odd: it sleeps */
 	uint64_t window_start, window_ran;	/* for core_is_wanted() */
 	uint64_t next_sweep;
 	uint64_t random;
@@ -195,8 +196,10 @@ static void go_to_sleep(struct worker *w)
 	if (!look(w) && !atomic_load(&w->helper->stop)) {	/* nothing came in between */
 		count(&w->stats.sleeps, 1);
 		note_cpu_time(w);
+		atomic_fetch_add(&w->rounds, 1);
 		if (read(w->wake_fd, &ticket, sizeof ticket) == sizeof ticket)
 			count(&w->stats.wakes, 1);
+		atomic_fetch_add(&w->rounds, 1);
 	}
 	atomic_store(&w->asleep, false);
 	set_watching(w, true);
@@ -214,7 +217,9 @@ static void stand_down(struct worker *w)
 		h->say(h->say_arg, "the helper thread stands down for a while, now and whenever no core is free for it");
 	set_watching(w, false);
 	look(w);
+	atomic_fetch_add(&w->rounds, 1);
 	poll(&fd, 1, STAND_DOWN_MS);
+	atomic_fetch_add(&w->rounds, 1);
 	set_watching(w, true);
 	count(&w->stats.stood_down, 1);
 	count(&w->stats.stood_down_ns, clock_ns(CLOCK_MONOTONIC) - start);
@@ -261,6 +266,7 @@ static void *worker_thread(void *arg)
 	for (unsigned looks = 0; !atomic_load_explicit(&h->stop, memory_order_relaxed); looks++) {
 		uint64_t idle;
 
+		atomic_fetch_add(&w->rounds, 2);
 		if (h->delay_us)
 			delay(w);
 		if (looks % LOOKS_PER_CLOCK == 0 && h->stand_down && core_is_wanted(w)) {
@@ -291,6 +297,20 @@ static void *worker_thread(void *arg)
 	set_watching(w, false);
 	note_cpu_time(w);
 	return NULL;
+}
+
+void helper_note_rounds(struct helper *h, uint64_t *rounds)
+{
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		rounds[i] = atomic_load(&h->workers[i].rounds);
+}
+
+bool helper_rounds_passed(struct helper *h, const uint64_t *rounds)
+{
+	for (unsigned i = 0; i < h->nr_workers; i++)
+		if (!(rounds[i] & 1) && atomic_load(&h->workers[i].rounds) == rounds[i])
+			return false;
+	return true;
 }
 
 /* ---- begin and end ------------------------------------------------------------------------------------------------------ */

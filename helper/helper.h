@@ -170,6 +170,11 @@ int helper_start(const struct helper_config *config, struct helper **out);
 void helper_stop(struct helper *h, struct helper_stats *final);
 /* Updates wait and the thread may sleep. Any thread; cheap when it does not. */
 void helper_wake(struct helper *h);
+/* Between two rounds a helper thread holds no pointer to guest memory. Notes where each of them is (HELPER_MAX_THREADS at most);
+ * true once each has begun another since, or sleeps. Any thread. */
+#define HELPER_MAX_THREADS 32u
+void helper_note_rounds(struct helper *h, uint64_t *rounds);
+bool helper_rounds_passed(struct helper *h, const uint64_t *rounds);
 /* Any thread; while it runs the numbers may be a little old. */
 void helper_stats(struct helper *h, struct helper_stats *out);
 
