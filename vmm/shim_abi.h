@@ -66,6 +66,17 @@
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 
+/*
+ * A byte of `pins`: the level that the frame is pinned at, and whether it is AWAY: being moved, moved or replicated, so that what
+ * RAM_MAP_VA shows is not, or not all of, the frame. Then it is the VMM's.
+ *
+ * The shim says that it is `inside`, with a full fence, before it looks at the byte, and that it is out again when it no longer
+ * uses the frame. Who moves sets AWAY, with a full fence, before it looks whether anybody is inside. So one of the two sees the
+ * other (docs/numa.md).
+ */
+#define SHIM_PIN_LEVEL	7u
+#define SHIM_AWAY	0x80u
+
 /* A ring entry: gfn << 12 | index << 3 | what. */
 enum shim_log {
 	SHIM_UPDATE,				/* entry `index` of table `gfn` was stored to */
@@ -87,6 +98,8 @@ struct shim_data {
 	uint32_t vcpu;				/* the VMM's: which this is */
 	uint32_t must_flush;			/* the VMM's: a flush has work to do, whatever struct shim_shared says */
 	uint32_t multicall_done;		/* the shim's: entries of the multicall it gave up that are done */
+	uint32_t moves;				/* the VMM's: frames may be AWAY, look at `pins` before using one by its number */
+	uint32_t inside;			/* the shim's: it uses frames by their numbers right now */
 
 	/* between user and kernel mode */
 	uint64_t rax __attribute__((aligned(128)));	/* the shim's: user registers while it works */

@@ -60,6 +60,28 @@ INLINE bool entry_ok(uint64_t gpte)
 	return !(gpte & PTE_P) || (gpte & ADDR) >> 12 < D->nr_gfns;
 }
 
+/* Around every use of frames by their numbers (shim_abi.h). Not nested. Returns D->moves, for the others. */
+INLINE uint32_t go_inside(void)
+{
+	uint32_t moves = D->moves;
+
+	if (moves)
+		(void)__atomic_exchange_n(&D->inside, 1, __ATOMIC_SEQ_CST);
+	return moves;
+}
+
+INLINE void leave_inside(uint32_t moves)
+{
+	if (moves)
+		__atomic_store_n(&D->inside, 0, __ATOMIC_RELEASE);
+}
+
+/* Inside only, or as a hint. */
+INLINE bool is_away(uint64_t gfn, uint32_t moves)
+{
+	return moves && (__atomic_load_n(&PINS[gfn], __ATOMIC_SEQ_CST) & SHIM_AWAY);
+}
+
 INLINE uint64_t *at(uint64_t pa)
 {
 	return (uint64_t *)(RAM_MAP_VA + pa);
@@ -79,17 +101,40 @@ INLINE void count_removal(void)
 	S->removals[D->vcpu]++;
 }
 
-/* The store the guest asked for. A/D that the processor (the VMM, for us) sets meanwhile must survive PRESERVE_AD. */
-INLINE void store(uint64_t pa, uint64_t gpte, bool preserve_ad)
+/* The store the guest asked for. A/D that the processor (the VMM, for us) sets meanwhile must survive PRESERVE_AD. Inside; false:
+ * the table is AWAY, nothing was stored. */
+INLINE bool store_inside(uint64_t pa, uint64_t gpte, bool preserve_ad, uint64_t *was, uint32_t moves)
 {
-	uint64_t *p = at(pa), old = __atomic_load_n(p, __ATOMIC_RELAXED), new;
+	uint64_t *p = at(pa), old, new;
 
+	if (is_away(pa >> 12, moves))
+		return false;
+	old = __atomic_load_n(p, __ATOMIC_RELAXED);
 	do
 		new = preserve_ad ? gpte | (old & 0x60) : gpte;
 	while (!__atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	*was = old;
+	return true;
+}
+
+/* Logged only after leaving: the VMM comes by the number of the table, wherever that is by then. */
+INLINE void log_store(uint64_t pa, uint64_t old, uint64_t new)
+{
 	log_entry((pa & ~0xfffull) | (pa & 0xff8) | SHIM_UPDATE);
 	if (weaker(old, new))
 		count_removal();
+}
+
+INLINE bool store(uint64_t pa, uint64_t gpte, bool preserve_ad)
+{
+	uint32_t moves = go_inside();
+	uint64_t old;
+	bool done = store_inside(pa, gpte, preserve_ad, &old, moves);
+
+	leave_inside(moves);
+	if (done)
+		log_store(pa, old, preserve_ad ? gpte | (old & 0x60) : gpte);
+	return done;
 }
 
 /*
@@ -122,32 +167,47 @@ SHIM static bool do_mmu_update(const struct mmu_update *u, uint64_t count, uint3
 		if ((what != MMU_NORMAL_PT_UPDATE && what != MMU_PT_UPDATE_PRESERVE_AD) || ptr >> 12 >= D->ram_frames ||
 		    !entry_ok(val))
 			return false;
-		store(ptr & ~7ull, val, what == MMU_PT_UPDATE_PRESERVE_AD);
+		if (!store(ptr & ~7ull, val, what == MMU_PT_UPDATE_PRESERVE_AD))
+			return false;
 	}
 	if (done)
 		*done = count;
 	return true;
 }
 
-SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
+/* The address of the level-1 entry for `va` in the running kernel's tables. Inside; 0: the walk does not get there. */
+INLINE uint64_t leaf_entry(uint64_t va, uint32_t moves)
 {
 	uint64_t table = D->kernel_l4;
 
-	if ((uint64_t)((int64_t)(va << 16) >> 16) != va || !entry_ok(val) || ring_full(1) || (flags && !flush_idle()))
-		return false;
 	for (unsigned shift = 39; shift > 12; shift -= 9) {
 		uint64_t e;
 
-		if (table >= D->ram_frames)
-			return false;
+		if (table >= D->ram_frames || is_away(table, moves))
+			return 0;
 		e = *at(table << 12 | (va >> shift & 511) << 3);
 		if (!(e & PTE_P) || (e & PTE_PS))
-			return false;
+			return 0;
 		table = (e & ADDR) >> 12;
 	}
-	if (table >= D->ram_frames)
+	return table < D->ram_frames ? table << 12 | (va >> 12 & 511) << 3 : 0;
+}
+
+SHIM static bool do_update_va_mapping(uint64_t va, uint64_t val, uint64_t flags)
+{
+	uint64_t pa, old;
+	uint32_t moves;
+	bool done;
+
+	if ((uint64_t)((int64_t)(va << 16) >> 16) != va || !entry_ok(val) || ring_full(1) || (flags && !flush_idle()))
 		return false;
-	store(table << 12 | (va >> 12 & 511) << 3, val, false);
+	moves = go_inside();
+	pa = leaf_entry(va, moves);
+	done = pa && store_inside(pa, val, false, &old, moves);
+	leave_inside(moves);
+	if (!done)
+		return false;
+	log_store(pa, old, val);
 	return !flags || flush_idle();
 }
 
@@ -166,6 +226,21 @@ INLINE bool is_multi_flush(const struct mmuext_op *op)
 	return true;
 }
 
+/* AWAY is the VMM's and stays. */
+INLINE void set_pin(uint64_t gfn, uint8_t level)
+{
+	uint8_t old;
+
+	if (!D->moves) {
+		PINS[gfn] = level;
+		return;
+	}
+	old = PINS[gfn];
+	while (!__atomic_compare_exchange_n(&PINS[gfn], &old, (old & SHIM_AWAY) | level, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_RELAXED))
+		;
+}
+
 /* Pins take effect when the VMM reads the ring, which it does before it looks at anything else. */
 SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t *done, uint64_t domain)
 {
@@ -177,7 +252,9 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 		uint32_t cmd = op[i].cmd;
 		bool table_op = cmd <= MMUEXT_UNPIN_TABLE;
 
-		if (table_op ? op[i].arg1.mfn >= D->ram_frames :
+		/* An AWAY frame is brought home before it becomes a table: the VMM's. */
+		if (table_op ? op[i].arg1.mfn >= D->ram_frames ||
+				       (cmd != MMUEXT_UNPIN_TABLE && is_away(op[i].arg1.mfn, D->moves)) :
 			       !((is_flush(cmd) || is_multi_flush(&op[i])) && flush_idle() && !unpins))
 			return false;
 		unpins |= cmd == MMUEXT_UNPIN_TABLE;
@@ -189,7 +266,7 @@ SHIM static bool do_mmuext(const struct mmuext_op *op, uint64_t count, uint32_t 
 		if (cmd > MMUEXT_UNPIN_TABLE || gfn >= D->ram_frames)
 			continue;
 		/* What other vCPUs' lines about the table lead to as well, so first. */
-		PINS[gfn] = cmd == MMUEXT_UNPIN_TABLE ? 0 : cmd - MMUEXT_PIN_L1_TABLE + 1;
+		set_pin(gfn, cmd == MMUEXT_UNPIN_TABLE ? 0 : cmd - MMUEXT_PIN_L1_TABLE + 1);
 		/* An unpin gives a later flush nothing to do: until the VMM reads the ring the frame stays write-protected,
 		 * so the guest cannot change the table without an exit, and that drops the shadows. */
 		log_entry(gfn << 12 | (cmd == MMUEXT_UNPIN_TABLE ? SHIM_UNPIN : SHIM_PIN1 + (cmd - MMUEXT_PIN_L1_TABLE)));
@@ -320,17 +397,15 @@ SHIM uint64_t shim_dispatch(struct shim_regs *r)
  * A page fault of user mode: what the guest's tables say. Returns the error code to reflect, or -1 if they allow the
  * access (a hidden fault) or this walk does not understand them: both are for the VMM. Intel SDM vol. 3A, 4.5 and 4.7.
  */
-SHIM uint64_t shim_user_allowed(uint64_t error, uint64_t va)
+INLINE uint64_t walk_user(uint64_t error, uint64_t va, uint32_t moves)
 {
 	uint64_t table = D->user_l4, rights = PTE_W | PTE_U, nx = 0;
 
-	if (!D->fault_to || (va >> 47 && va < 0xffff880000000000))
-		return -1;
 	error &= PF_W | PF_FETCH;
 	for (unsigned shift = 39; shift >= 12; shift -= 9) {
 		uint64_t e;
 
-		if (table >= D->ram_frames)
+		if (table >= D->ram_frames || is_away(table, moves))
 			return -1;
 		e = __atomic_load_n(at(table << 12 | (va >> shift & 511) << 3), __ATOMIC_RELAXED);
 		if (!(e & PTE_P))
@@ -346,4 +421,17 @@ SHIM uint64_t shim_user_allowed(uint64_t error, uint64_t va)
 	if (!(rights & PTE_U) || ((error & PF_W) && !(rights & PTE_W)) || ((error & PF_FETCH) && nx))
 		return error | PF_U | PF_P;
 	return -1;
+}
+
+SHIM uint64_t shim_user_allowed(uint64_t error, uint64_t va)
+{
+	uint32_t moves;
+	uint64_t r;
+
+	if (!D->fault_to || (va >> 47 && va < 0xffff880000000000))
+		return -1;
+	moves = go_inside();
+	r = walk_user(error, va, moves);
+	leave_inside(moves);
+	return r;
 }
