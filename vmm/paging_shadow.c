@@ -6,7 +6,6 @@
 
 #include "vmm/vm.h"
 
-#define FIX_TRIES	10000u
 #define LINK_SEARCH	64u	/* level-2 tables looked through for one store; each maps 1 GiB */
 
 static int shadow_create(struct vm *vm)
@@ -131,12 +130,7 @@ static bool shadow_may_write(struct vcpu *v, gfn_t gfn)
 
 static int shadow_keep_writable(struct vcpu *v, gfn_t gfn)
 {
-	int r;
-
-	/* A move takes another vCPU's thread microseconds, unless that has to wait for a processor. */
-	for (unsigned i = 0; (r = mmu_fix(v->mmu, gfn)) == -EAGAIN && i < FIX_TRIES && vcpu_do_kicks(v); i++)
-		sched_yield();
-	return r == -EAGAIN ? -EBUSY : r;
+	return mover_keep_home(v, gfn);
 }
 
 static bool shadow_kick_pending(struct vcpu *v)

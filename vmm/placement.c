@@ -14,6 +14,8 @@ int placement_start(struct vm *vm)
 	char why[160];
 	int r = numa_topology_read(&vm->topology);
 
+	if (!r && vm->config->numa_fake)
+		r = numa_topology_fake(&vm->topology, vm->config->numa_fake);
 	if (r) {
 		vm->topology.nr_nodes = 0;
 		if (!c->policy)
@@ -35,6 +37,8 @@ int placement_start(struct vm *vm)
 				numa_policy_name(c->policy));
 		return 0;
 	}
+	if (vm->topology.fake)
+		return 0;
 	r = numa_place(c, &vm->topology, vm->ram, vm->ram_frames << 12, false);
 	if (!r)
 		r = numa_place(c, &vm->topology, vm->mon, vm->mon_frames << 12, true);
@@ -50,8 +54,9 @@ void placement_thread(struct vcpu *v)
 
 	if (vnuma_cpus(v->vm, v->id, &cpus))
 		pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
-	if (v->vm->topology.nr_nodes > 1 && numa_cpus(&v->vm->config->numa, &v->vm->topology, &cpus))
+	if (v->vm->topology.nr_nodes > 1 && !v->vm->topology.fake && numa_cpus(&v->vm->config->numa, &v->vm->topology, &cpus))
 		pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
+	places_thread(v);
 }
 
 int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node)
@@ -62,5 +67,8 @@ int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node)
 		return -EINVAL;
 	if (!tid)
 		return -EAGAIN;
-	return sched_setaffinity(tid, sizeof(cpu_set_t), &vm->topology.node[node].cpus) ? -errno : 0;
+	if (!vm->topology.fake && sched_setaffinity(tid, sizeof(cpu_set_t), &vm->topology.node[node].cpus))
+		return -errno;
+	places_vcpu_moved(&vm->vcpus[vcpu], node);
+	return 0;
 }

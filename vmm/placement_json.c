@@ -123,5 +123,7 @@ json_t *placement_json(const struct vm *vm)
 			json_array_append_new(json_object_get(o, "nodes"), node_json(t, read ? &now : NULL, i));
 	for (unsigned i = 0; o && i < vm->nr_vcpus; i++)
 		json_array_append_new(json_object_get(o, "vcpus"), vcpu_json(vm, i));
+	if (o)
+		json_object_set_new(o, "mover", mover_json(vm));
 	return o;
 }

@@ -63,6 +63,8 @@ _Static_assert(sizeof(struct shim_data) <= 4096, "one page");
 _Static_assert(VMM_MAX_VCPUS <= sizeof ((struct shim_shared *)0)->owes, "shim_abi.h");
 _Static_assert(SHIM_RING * 8 == SHIM_RING_PAGES * 4096, "the ring's size");
 
+#define INSIDE_LOOKS	2000u	/* at a shim that is inside: some times what its longest stay takes, unless it was stopped there */
+
 static uint64_t va_of(const char *symbol)
 {
 	return SHIM_VA + (symbol - __start_shim_text);
@@ -246,7 +248,7 @@ static int apply_pin(struct vcpu *v, gfn_t gfn)
 	int r;
 
 	vm_lock(lock, &v->counters.vcpu.pin_waits);
-	level = __atomic_load_n(pin_byte(v->vm, gfn), __ATOMIC_SEQ_CST);
+	level = __atomic_load_n(pin_byte(v->vm, gfn), __ATOMIC_SEQ_CST) & SHIM_PIN_LEVEL;
 	r = level >= 1 && level <= MMU_LEVELS ? mmu_pin(v->mmu, gfn, level) : mmu_unpin(v->mmu, gfn);
 	pthread_mutex_unlock(lock);
 	return r;
@@ -254,11 +256,53 @@ static int apply_pin(struct vcpu *v, gfn_t gfn)
 
 int shim_pin(struct vcpu *v, gfn_t table, unsigned level)
 {
+	uint8_t *byte, old;
+
 	shim_sync_others(v);
+	/* A table is best at home, where shims can work on it. One that is not is only slower. */
+	if (level)
+		mover_bring_home(v, table);
 	if (!shim_on(v->vm) || table.n >= v->vm->ram_frames)
 		return level ? mmu_pin(v->mmu, table, level) : mmu_unpin(v->mmu, table);
-	__atomic_store_n(pin_byte(v->vm, table), level, __ATOMIC_SEQ_CST);
+	byte = pin_byte(v->vm, table);
+	old = __atomic_load_n(byte, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(byte, &old, (old & SHIM_AWAY) | level, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
 	return apply_pin(v, table);
+}
+
+/* ---- frames that are not at home (shim_abi.h) --------------------------------------------------------------------------- */
+
+bool shim_set_away(struct vm *vm, gfn_t gfn)
+{
+	uint8_t *byte, old;
+
+	if (!shim_on(vm))
+		return true;
+	byte = pin_byte(vm, gfn);
+	old = __atomic_load_n(byte, __ATOMIC_RELAXED);
+	do
+		if (old & ~SHIM_AWAY)
+			return false;
+	while (!__atomic_compare_exchange_n(byte, &old, SHIM_AWAY, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	return true;
+}
+
+void shim_clear_away(struct vm *vm, gfn_t gfn)
+{
+	if (shim_on(vm))
+		__atomic_fetch_and(pin_byte(vm, gfn), (uint8_t)~SHIM_AWAY, __ATOMIC_SEQ_CST);
+}
+
+bool shim_wait_outside(struct vm *vm)
+{
+	for (unsigned i = 0; shim_on(vm) && i < vm->nr_vcpus; i++)
+		for (unsigned k = 0; __atomic_load_n(&data(&vm->vcpus[i])->inside, __ATOMIC_SEQ_CST); k++) {
+			if (k == INSIDE_LOOKS)
+				return false;
+			__builtin_ia32_pause();
+		}
+	return true;
 }
 
 static void drain_entry(struct vcpu *v, uint64_t e)
@@ -492,6 +536,7 @@ void shim_init_vcpu(struct vcpu *v)
 	d->nr_gfns = v->vm->nr_gfns;
 	d->nr_vcpus = v->vm->nr_vcpus;
 	d->vcpu = v->id;
+	d->moves = v->vm->mover != NULL;
 	/* On a PVM host ring 3 runs on the host's own GDT. */
 	d->cs = pvm ? 0x33 : FLAT_KERNEL_CS;
 	d->ss = pvm ? 0x2b : FLAT_KERNEL_SS;
@@ -602,6 +647,7 @@ void shim_abort(struct vcpu *v)
 		return;
 	}
 	data(v)->saved_rsp = 0;
+	data(v)->inside = 0;
 	v->regs.r.rip = va_of(shim_call_abort);
 	v->regs.r.rsp = sp;
 }

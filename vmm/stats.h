@@ -40,6 +40,8 @@ json_t *stats_helper_json(struct vm *vm);
 
 /* placement_json.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
 json_t *placement_json(const struct vm *vm);
+/* mover.c: its counters. As placement_json(); null: nothing moves. */
+json_t *mover_json(const struct vm *vm);
 
 /* stats_locks.c: a list, outermost first. NULL: no memory. */
 json_t *stats_locks_json(const struct vcpu_counters *c, const struct mmu_stats *m);

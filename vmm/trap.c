@@ -65,6 +65,8 @@ static void page_fault(struct vcpu *v, const struct gate_exit *e)
 	}
 	r = v->vm->paging->fault(v, (gva_t){ e->cr2 }, access);
 	map_fault(v, e->cr2, r.verdict);
+	if (v->vm->numa && (r.verdict == MMU_HIDDEN || r.verdict == MMU_SPURIOUS))
+		numa_note(v->vm->numa, v->id, r.gfn.n, atomic_load_explicit(&v->place, memory_order_relaxed), r.write, r.watched);
 	switch (r.verdict) {
 	case MMU_HIDDEN:
 	case MMU_PTWRITE:

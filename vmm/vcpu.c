@@ -271,6 +271,7 @@ void *vcpu_thread(void *arg)
 	placement_thread(v);
 	while (started && !atomic_load(&v->vm->stop)) {
 		vcpu_begin_look(v);
+		mover_serve(v);
 		xen_timer_expired(v);
 		if (evtchn_pending(v)) {
 			/* On top of gate and shim nothing is delivered; they are over in microseconds. */

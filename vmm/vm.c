@@ -135,7 +135,7 @@ static uint32_t default_pool(uint64_t ram_frames)
 
 static int make_mmu(struct vm *vm)
 {
-	struct mmu_region regions[] = {
+	struct mmu_region regions[2 + NUMA_MAX_PLACES] = {
 		{ .first = { 0 }, .count = vm->ram_frames, .hva = vm->ram },
 		{ .first = vm->mon_first, .count = vm->mon_frames, .hva = vm->mon },
 	};
@@ -160,6 +160,8 @@ static int make_mmu(struct vm *vm)
 
 	int r;
 
+	for (unsigned i = 0; vm->nr_places > 1 && i < vm->nr_places; i++)
+		regions[c.nr_regions++] = (struct mmu_region){ vm->node_base[i], vm->ram_frames, vm->place_hva[i] };
 	monitor_build(vm, vm->hole);
 	memcpy(c.hole, vm->hole, sizeof c.hole);
 	if (shim_on(vm)) {
@@ -211,6 +213,12 @@ static int machine_create(struct vm *vm, const char **what)
 		return -errno;
 	*what = NULL;			/* says it itself */
 	r = placement_start(vm);
+	if (!r)
+		r = places_start(vm);
+	if (r)
+		return r;
+	*what = "reserving address space on every NUMA node";
+	r = places_map(vm, map_memory);
 	if (r)
 		return r;
 	*what = "allocating all of the guest's memory (--populate)";
@@ -220,10 +228,14 @@ static int machine_create(struct vm *vm, const char **what)
 	r = add_slot(vm, 0, 0, vm->ram_frames, vm->ram);
 	if (!r)
 		r = add_slot(vm, 1, vm->mon_first.n, vm->mon_frames, vm->mon);
+	for (unsigned i = 0; !r && vm->nr_places > 1 && i < vm->nr_places; i++)
+		r = add_slot(vm, 2 + i, vm->node_base[i].n, vm->ram_frames, vm->place_hva[i]);
 	if (r)
 		return r;
 	*what = "setting up paging";
 	r = make_mmu(vm);
+	if (!r)
+		r = mover_create(vm);
 	if (r)
 		return r;
 	*what = "reading the processor's features";
@@ -249,6 +261,11 @@ static int machine_create(struct vm *vm, const char **what)
 		if (r)
 			return r;
 	}
+	places_choose(vm);
+	*what = "making the NUMA manager";
+	r = machine_manager_create(vm);
+	if (r)
+		return r;
 	vm->kvm_stats = kvm_stats_open(vm);	/* only counts: the guest runs without */
 	return 0;
 }
@@ -256,10 +273,12 @@ static int machine_create(struct vm *vm, const char **what)
 static void machine_destroy(struct vm *vm)
 {
 	profile_free(vm);
+	numa_manager_destroy(vm->numa);
 	kvm_stats_close(vm->kvm_stats);
 	for (unsigned i = 0; vm->vcpus && i < vm->nr_vcpus; i++)
 		vcpu_fini(&vm->vcpus[i]);
 	free(vm->vcpus);
+	mover_destroy(vm);
 	evtchn_fini(vm);
 	if (vm->paging)
 		vm->paging->destroy(vm);
@@ -275,6 +294,7 @@ static void machine_destroy(struct vm *vm)
 		munmap(vm->ram, vm->ram_frames << 12);
 	if (vm->mon && vm->mon != MAP_FAILED)
 		munmap(vm->mon, vm->mon_frames << 12);
+	places_unmap(vm);
 	console_free(vm);
 	free(vm->marks);
 	free(vm->dump);
@@ -284,6 +304,8 @@ static void run_vcpus(struct vm *vm)
 {
 	unsigned started = 0;
 
+	if (vm->numa && numa_manager_start(vm->numa))
+		vm_stop(vm, VMM_EXIT_ERROR, "no thread for the NUMA manager");
 	for (; started < vm->nr_vcpus; started++) {
 		int err = pthread_create(&vm->vcpus[started].thread, NULL, vcpu_thread, &vm->vcpus[started]);
 
@@ -376,6 +398,8 @@ static int run_once(const struct vmm_config *config, bool *again)
 		run_vcpus(&vm);
 	}
 	control_stop(&vm);
+	if (vm.numa)
+		numa_manager_stop(vm.numa);
 	feed_stop(&vm);
 	if (r) {
 		code = VMM_EXIT_ERROR;

@@ -30,6 +30,7 @@ struct symbols;
 struct feed;
 struct faultmap;
 struct nested;
+struct mover;
 
 /* What a ring-0 exception pushes and iretq pops (SDM vol. 3A, 6.14.2). */
 struct gate_frame {
@@ -86,6 +87,9 @@ struct vcpu {
 	pthread_t thread;
 	_Atomic pid_t tid;
 	struct mmu_cpu *mmu;
+	_Atomic unsigned place;		/* the node it runs on, an index into vm->place[] */
+	clockid_t cpu_clock;		/* of its thread ... */
+	atomic_bool has_clock;		/* ... once that is known */
 
 	/* remote.c: how other vCPUs get this one out of the guest */
 	_Atomic uint32_t phase;		/* odd: in the guest, or about to enter it. A futex */
@@ -228,6 +232,12 @@ struct vm {
 	struct transition_costs costs;
 	struct numa_topology topology;	/* nr_nodes 0: not known */
 	struct vnuma vnuma;		/* nr_vnodes 0: the guest is told nothing */
+	unsigned nr_places;		/* nodes that frames and vCPUs are moved between; 1: nothing moves (places.c) */
+	uint8_t place[NUMA_MAX_PLACES];	/* their numbers on the host */
+	mfn_t node_base[NUMA_MAX_PLACES];	/* of each, the machine frame where guest frame 0 would stand there ... */
+	void *place_hva[NUMA_MAX_PLACES];	/* ... and its hva */
+	struct mover *mover;		/* NULL: nothing moves */
+	struct numa_manager *numa;	/* ... or what decides what does */
 	unsigned shim_sites;		/* places of the guest kernel hooked to the shim */
 	uint64_t unhooked[8];		/* hypercall sites seen that are not, each named once */
 
@@ -339,9 +349,65 @@ void monitor_build_gates(struct vm *vm);
 /* ---- placement.c: NUMA nodes ------------------------------------------------------------------------------------------ */
 int placement_start(struct vm *vm);
 void placement_thread(struct vcpu *v);
-/* The vCPU's thread runs on the processors of host node `node` from now on. Any thread. -EINVAL: it has none; -EAGAIN: the
+/* The vCPU's thread runs on the processors of host node `node` from now on, on shadow tables of that node. Any thread. -EINVAL: it has none; -EAGAIN: the
  * thread has not begun. */
 int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node);
+/* places.c. Which nodes things move between; memory for what moves. 0 or -errno, the first after a message. */
+int places_start(struct vm *vm);
+int places_map(struct vm *vm, void *(*map)(uint64_t frames, bool huge));
+void places_unmap(struct vm *vm);
+void places_choose(struct vm *vm);	/* where vCPUs start: once they are made, before they run */
+void places_thread(struct vcpu *v);
+void places_vcpu_moved(struct vcpu *v, unsigned node);
+/* The place that frames stand on now, of replicated ones the master, by the host kernel's word; NUMA_NOWHERE. Any thread. */
+void placement_nodes(struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places);
+unsigned placement_node_of(struct vm *vm, gfn_t gfn);
+/* As placement_move_vcpu(), by place. */
+int places_move_vcpu(struct vm *vm, unsigned vcpu, unsigned place);
+
+/* numa_machine.c. 0 or -errno; vm->numa stays NULL if nothing moves. */
+int machine_manager_create(struct vm *vm);
+
+/* ---- mover.c: frames moved while the guest runs. Without a mover all of it does nothing ----------------------------------- */
+#define MOVER_COUNTERS(X) \
+	X(batches,		"batches of moves or watches that a vCPU was asked to do") \
+	X(moved,		"frames moved") \
+	X(replicated,		"frames given copies") \
+	X(collapses,		"frames whose copies became one again") \
+	X(watched,		"frames watched") \
+	X(home_for_pin,		"frames brought home to become page tables") \
+	X(busy,			"moves put off: a page table, or somebody else is at it") \
+	X(stopped_inside,	"batches put off because a shim was stopped in the middle of a page-table update") \
+	X(no_room,		"pages that a node did not have") \
+	X(given_back,		"pages given back to the host") \
+	X(move_ns,		"time of vCPU threads spent on moves") \
+	X(watch_ns,		"... on watching")
+
+struct mover_counters {
+#define X(name, what) uint64_t name;
+	MOVER_COUNTERS(X)
+#undef X
+};
+
+/* Once vm->mmu and vm->nr_places are there, before vCPUs are made. 0 or -ENOMEM. */
+int mover_create(struct vm *vm);
+void mover_destroy(struct vm *vm);
+/* Makes `n` moves; each has a result: 0, -EBUSY: not now, -ENOMEM: the node has no room, -EINVAL. Any thread but a vCPU's; one
+ * caller at a time, others wait. -ENOTSUP: nothing can be moved. */
+int mover_do(struct vm *vm, struct numa_move *moves, unsigned n);
+/* The next accesses to these frames show as hidden faults (mmu_watch()). 0 if that holds for one of them. As mover_do(). */
+int mover_watch(struct vm *vm, const uint64_t *gfns, unsigned n);
+/* Does what others have asked for. On a vCPU's own thread where it holds no pointer to guest memory. */
+void mover_serve(struct vcpu *v);
+bool mover_wanted(const struct vcpu *v);
+/* The frame is to become a page table: it had best be at home. On a vCPU's own thread. 0, -EBUSY: it
+ * is being moved, -ENOMEM. */
+int mover_bring_home(struct vcpu *v, gfn_t gfn);
+/* The frame stays at home from now on: for pointers that are kept, and the shim's. On a vCPU's own thread. 0 or -errno. */
+int mover_keep_home(struct vcpu *v, gfn_t gfn);
+/* For mmu_config.collapsed; arg: the VM. */
+void mover_collapsed(void *arg, gfn_t gfn, mfn_t kept);
+void mover_stats(const struct vm *vm, struct mover_counters *out);
 
 /* ---- measure.c ------------------------------------------------------------------------------------------------------ */
 void measure_transitions(struct vcpu *v);
@@ -368,6 +434,12 @@ bool shim_sync_others(struct vcpu *v);
 void shim_owes(struct vcpu *v, bool yes);
 /* The guest pins or unpins (level 0) a table by a hypercall that the VMM does. 0 or -EINVAL. */
 int shim_pin(struct vcpu *v, gfn_t table, unsigned level);
+/* From now on no shim uses the frame by its number once shim_wait_outside() has said true. False: the frame is pinned. Any
+ * thread, as the next two. */
+bool shim_set_away(struct vm *vm, gfn_t gfn);
+void shim_clear_away(struct vm *vm, gfn_t gfn);
+/* Waits some microseconds for shims that had looked before. False: one was stopped half way, try later. */
+bool shim_wait_outside(struct vm *vm);
 bool shim_busy(const struct vcpu *v);
 void shim_note_site(struct vcpu *v);
 void shim_arm_gates(struct vcpu *v);

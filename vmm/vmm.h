@@ -58,6 +58,7 @@ struct vmm_config {
 	bool fill_linear, link_ahead;
 	struct numa_config numa;	/* where memory and vCPUs are put */
 	unsigned vnuma;			/* NUMA nodes that the guest is told of, or VMM_VNUMA_HOST; 0: nothing is said */
+	unsigned numa_fake;		/* a test: the host passes for one with so many nodes; 0: no */
 	bool huge;			/* let the host back the VM's memory with huge pages */
 	bool populate;			/* allocate the guest's memory before it runs */
 	unsigned shim;			/* SHIM_DOES_* bits (vmm/shim_abi.h); 0: every hypercall exits */

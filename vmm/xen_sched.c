@@ -30,6 +30,17 @@ static bool has_reason(struct vcpu *v)
 	return true;
 }
 
+/* Moves frames for others meanwhile, if somebody asks; he writes to wake_fd alone. */
+static void serve(struct vcpu *v)
+{
+	if (!mover_wanted(v))
+		return;
+	atomic_store(&v->blocked, false);
+	mover_serve(v);
+	shim_owes(v, false);
+	atomic_store(&v->blocked, true);
+}
+
 /*
  * Sleeps until there is an unmasked event, a deadline that makes one, the end of v->poll_deadline, vcpu_wake() or the
  * end of the VM. May return early. On the vCPU's own thread, which is not in KVM_RUN.
@@ -56,6 +67,9 @@ void vcpu_block(struct vcpu *v)
 			uint64_t left = next > now ? next - now : 0;
 			struct timespec t = { .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 };
 
+			serve(v);
+			if (atomic_load(&v->wake))
+				continue;
 			/* Readable perhaps from a wake-up that was too late for the block before: then once round. */
 			if (ppoll(&fd, 1, next ? &t : NULL, NULL) > 0)
 				(void)!read(v->wake_fd, &count, sizeof count);

@@ -306,6 +306,15 @@ bool shim_on(const struct vm *vm)
 	return vm->config->shim != 0;
 }
 
+bool mover_wanted(const struct vcpu *v)
+{
+	return false;
+}
+
+void mover_serve(struct vcpu *v)
+{
+}
+
 void shim_owes(struct vcpu *v, bool yes)
 {
 }
