@@ -53,7 +53,7 @@ static void check_leaf_rights(struct mmu_cpu *cpu, const struct shadow_key *key,
 	const struct region2m *r = &mmu->regions2m[gfn >> 9];
 	uint32_t flags = frame_flags(mmu, gfn);
 
-	if (pmap_get(mmu, gfn) != pte_frame(spte))
+	if (pmap_on(mmu, gfn, key->node) != pte_frame(spte))
 		complain(cpu, ENTRY_FMT "not where gfn %#llx stands", ENTRY_ARGS(spte, key, index),
 			 (unsigned long long)gfn);
 	if (flags & FRAME_MOVING)
@@ -193,6 +193,23 @@ static void check_page(struct mmu_cpu *cpu, uint32_t page, bool exact)
 	spin_unlock(&p->lock);
 }
 
+/* Frame and bucket lock: nobody of ours writes any, and the guest cannot. After a collapse they stay equal until it is settled. */
+static void check_copies(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	struct mmu *mmu = cpu->mmu;
+	const uint64_t *master = mmu_gfn_hva(mmu, (gfn_t){ gfn }), *copy;
+	unsigned node, i;
+
+	for (node = 0; node < mmu->cfg.nr_nodes; node++) {
+		copy = mmu_mfn_hva(mmu, (mfn_t){ copy_get(mmu, gfn, node) });
+		for (i = 0; i < MMU_ENTRIES; i++)
+			if (__atomic_load_n(&copy[i], __ATOMIC_RELAXED) != __atomic_load_n(&master[i], __ATOMIC_RELAXED))
+				break;
+		if (i < MMU_ENTRIES)
+			complain(cpu, "gfn %#llx: node %u's copy differs at word %u", (unsigned long long)gfn, node, i);
+	}
+}
+
 static void check_frame_state(struct mmu_cpu *cpu, uint64_t gfn, unsigned nr_leaf, unsigned nr_upper)
 {
 	struct mmu *mmu = cpu->mmu;
@@ -213,14 +230,18 @@ static void check_frame_state(struct mmu_cpu *cpu, uint64_t gfn, unsigned nr_lea
 		complain(cpu, "gfn %#llx: flags %#x: special?", (unsigned long long)gfn, flags);
 	if ((flags & FRAME_UNSYNC) && (!(flags & FRAME_LISTED) || f->nr_upper || f->pin > 1))
 		complain(cpu, "gfn %#llx: flags %#x: out of sync and must not be", (unsigned long long)gfn, flags);
-	if ((flags & FRAME_WATCH) && table)
-		complain(cpu, "gfn %#llx: a table is watched", (unsigned long long)gfn);
+	if ((flags & (FRAME_WATCH | FRAME_REPLICA)) && table)
+		complain(cpu, "gfn %#llx: flags %#x of a table", (unsigned long long)gfn, flags);
+	if (flags & (FRAME_REPLICA | FRAME_SETTLING))
+		check_copies(cpu, gfn);
 	if ((flags & FRAME_MOVING) && f->rmap)
 		complain(cpu, "gfn %#llx is moving and mapped", (unsigned long long)gfn);
 	for (id = f->rmap; id; id = mmu->links[id - 1].next) {
 		uint64_t spte = spte_load(mmu, id - 1);
 
-		if (!(spte & MMU_PTE_P) || pte_frame(spte) != pmap_get(mmu, gfn))
+		/* Of a page with a present entry, the key is stable. */
+		if (!(spte & MMU_PTE_P) ||
+		    pte_frame(spte) != pmap_on(mmu, gfn, page_key(&mmu->pages[(id - 1) / MMU_ENTRIES]).node))
 			complain(cpu, "gfn %#llx: sPTE %#llx on its rmap", (unsigned long long)gfn,
 				 (unsigned long long)spte);
 	}

@@ -25,7 +25,7 @@ static void print_flags(uint64_t pte, FILE *to)
 static void dump_guest(const struct mmu *mmu, uint64_t l4, enum mmu_mode mode, uint64_t va, FILE *to)
 {
 	struct gwalk w;
-	unsigned level;
+	unsigned level, node;
 	enum mmu_verdict verdict = walk_guest(mmu, l4, mode, va, 0, &w);
 
 	for (level = MMU_LEVELS; level >= w.level; level--) {
@@ -33,11 +33,14 @@ static void dump_guest(const struct mmu *mmu, uint64_t l4, enum mmu_mode mode, u
 			va_index(va, level), (unsigned long long)w.gpte[level]);
 		print_flags(w.gpte[level], to);
 	}
-	if (verdict == MMU_HIDDEN)
-		fprintf(to, "  guest  gfn %#llx at mfn %#llx, frame flags %#x\n", (unsigned long long)w.gfn,
-			(unsigned long long)pmap_get(mmu, w.gfn), frame_flags(mmu, w.gfn));
-	else
+	if (verdict != MMU_HIDDEN) {
 		fprintf(to, "  guest  a read faults, error code %#x\n", w.error_code);
+		return;
+	}
+	fprintf(to, "  guest  gfn %#llx at mfn %#llx", (unsigned long long)w.gfn, (unsigned long long)pmap_get(mmu, w.gfn));
+	for (node = 0; (frame_flags(mmu, w.gfn) & FRAME_REPLICA) && node < mmu->cfg.nr_nodes; node++)
+		fprintf(to, ", node %u %#llx", node, (unsigned long long)copy_get(mmu, w.gfn, node));
+	fprintf(to, ", frame flags %#x\n", frame_flags(mmu, w.gfn));
 }
 
 static void dump_shadow(const struct mmu *mmu, uint32_t page, uint64_t va, FILE *to)

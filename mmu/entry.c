@@ -123,7 +123,7 @@ static void install_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, con
 	uint32_t id = spte_id(page, index);
 	uint64_t spte;
 
-	spte = pmap_get(mmu, want->gfn) << MMU_PAGE_SHIFT | MMU_PTE_P | MMU_PTE_U;
+	spte = pmap_on(mmu, want->gfn, page_key(&mmu->pages[page]).node) << MMU_PAGE_SHIFT | MMU_PTE_P | MMU_PTE_U;
 	spte |= leaf_w(mmu, want, want->gfn, flags & APPLY_OVERRIDE);
 	spte |= want->nx ? MMU_PTE_NX : 0;
 	spte |= large ? MMU_PTE_PS : 0;
@@ -149,15 +149,16 @@ static uint64_t leaf_gfn(const struct mmu *mmu, uint64_t spte)
 }
 
 /* Does the present leaf map what it should? A 2 MiB leaf's first frame stands for all of them. */
-static bool maps_wanted(const struct mmu *mmu, const struct want *want, unsigned level, uint64_t spte)
+static bool maps_wanted(const struct mmu *mmu, const struct want *want, const struct shadow_key *key, uint64_t spte)
 {
-	return want->kind == (level == 1 ? WANT_LEAF : WANT_BIG) && pte_frame(spte) == pmap_get(mmu, want->gfn);
+	return want->kind == (key->level == 1 ? WANT_LEAF : WANT_BIG) &&
+	       pte_frame(spte) == pmap_on(mmu, want->gfn, key->node);
 }
 
 /* Nothing to do, seen without the bucket lock: what the frame's state forbids was taken away under it. */
-static bool leaf_is_right(const struct mmu *mmu, const struct want *want, unsigned level, uint64_t spte)
+static bool leaf_is_right(const struct mmu *mmu, const struct want *want, const struct shadow_key *key, uint64_t spte)
 {
-	return maps_wanted(mmu, want, level, spte) && !(spte & MMU_PTE_NX) == !want->nx &&
+	return maps_wanted(mmu, want, key, spte) && !(spte & MMU_PTE_NX) == !want->nx &&
 	       !(spte & MMU_PTE_W) == !want->w && !(spte & SPTE_OVERRIDE);
 }
 
@@ -169,15 +170,16 @@ bool entry_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t
 	if (!(spte & MMU_PTE_P))
 		return true;
 	entry_want(mmu, key, index, entry_gpte(mmu, key, index), &want);
-	return maps_wanted(mmu, &want, key->level, spte) && (want.w || !(spte & MMU_PTE_W) || (spte & SPTE_OVERRIDE)) &&
+	return maps_wanted(mmu, &want, key, spte) && (want.w || !(spte & MMU_PTE_W) || (spte & SPTE_OVERRIDE)) &&
 	       (!want.nx || (spte & MMU_PTE_NX));
 }
 
 /* 1: still present; 0: absent now; *changed. */
-static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, unsigned level, const struct want *want,
-			    unsigned flags, bool *changed)
+static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, unsigned flags,
+			    bool *changed)
 {
 	struct mmu *mmu = cpu->mmu;
+	struct shadow_key key = page_key(&mmu->pages[page]);
 	uint32_t id = spte_id(page, index);
 	uint64_t spte = spte_load(mmu, id), gfn;
 	struct spin *bucket;
@@ -185,7 +187,7 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 
 	if (!(spte & MMU_PTE_P))
 		return 0;
-	if (!flags && leaf_is_right(mmu, want, level, spte))
+	if (!flags && leaf_is_right(mmu, want, &key, spte))
 		return 1;
 	gfn = leaf_gfn(mmu, spte);
 	bucket = bucket_of(mmu, gfn);
@@ -193,12 +195,12 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 	/* It may have been removed while we had no lock; only this page's lock, which we hold, lets another in. */
 	spte = spte_load(mmu, id);
 	if (spte & MMU_PTE_P) {
-		if (maps_wanted(mmu, want, level, spte)) {
-			note_write(mmu, want, level > 1, flags);
-			*changed |= adjust_leaf(cpu, id, spte, want, level > 1, flags);
+		if (maps_wanted(mmu, want, &key, spte)) {
+			note_write(mmu, want, key.level > 1, flags);
+			*changed |= adjust_leaf(cpu, id, spte, want, key.level > 1, flags);
 			present = 1;
 		} else {
-			leaf_remove(cpu, id, gfn, level > 1);
+			leaf_remove(cpu, id, gfn, key.level > 1);
 			*changed = true;
 		}
 	}
@@ -231,7 +233,7 @@ int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 		if (want->kind == WANT_BIG && !region_may_be_large(mmu, want->gfn))
 			return -EAGAIN;
 		entry_remove(cpu, page, index);
-	} else if (fix_present_leaf(cpu, page, index, level, want, flags, &changed)) {
+	} else if (fix_present_leaf(cpu, page, index, want, flags, &changed)) {
 		return 1;
 	}
 	if (!(flags & APPLY_INSTALL) || want->kind != (large ? WANT_BIG : WANT_LEAF))
@@ -337,7 +339,7 @@ void entry_remove(struct mmu_cpu *cpu, uint32_t page, unsigned index)
 	bool changed = false;
 
 	if (spte_is_leaf(level, spte_load(cpu->mmu, spte_id(page, index))))
-		fix_present_leaf(cpu, page, index, level, &nothing, 0, &changed);
+		fix_present_leaf(cpu, page, index, &nothing, 0, &changed);
 	else
 		fix_present_link(cpu, spte_id(page, index), &nothing);
 }
@@ -354,7 +356,7 @@ bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index)
 		return false;
 	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
 	if (spte_is_leaf(key.level, spte))
-		fix_present_leaf(cpu, page, index, key.level, &want, 0, &changed);
+		fix_present_leaf(cpu, page, index, &want, 0, &changed);
 	else
 		changed = fix_present_link(cpu, spte_id(page, index), &want);
 	if (mmu->cfg.audit && changed)
@@ -368,7 +370,7 @@ static bool set_young(struct mmu_cpu *cpu, const struct shadow_key *key, unsigne
 	struct mmu *mmu = cpu->mmu;
 	uint64_t *at = (uint64_t *)mmu_gfn_hva(mmu, (gfn_t){ key->gfn }) + index;
 
-	if ((frame_flags(mmu, key->gfn) & FRAME_MOVING) ||
+	if ((frame_flags(mmu, key->gfn) & FRAME_APART) ||
 	    !__atomic_compare_exchange_n(at, &gpte, gpte | MMU_PTE_A, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return false;
 	dirty_set(mmu, key->gfn);

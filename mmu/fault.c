@@ -92,7 +92,9 @@ static bool any_leaf_linked(const struct mmu *mmu, uint64_t gfn)
 }
 
 /*
- * A write to a frame that may be a page table, or watched. 0: go on, the frame may be mapped writable. MMU_TRUE: it may not.
+ * A write to a frame that may be a page table, watched or replicated. 0: go on, the frame may be mapped writable. MMU_TRUE: it
+ * may not. MMU_AGAIN: not before all processors have forgotten the other copies; else one that reads there would miss what
+ * another, which finds our writable leaf, writes here.
  * A mapping that is writable in the guest says that the guest gave the table up, unless it pinned it: its shadows go. A
  * leaf table that is still linked is written for real, so that it goes out of sync instead.
  */
@@ -104,16 +106,21 @@ static int prepare_write(struct fault *f)
 	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
 	int r = MMU_TRUE;
 
-	if (!f->override && !(frame_flags(cpu->mmu, gfn) & (FRAME_WPROT | FRAME_WATCH)))
+	if (!f->override && !(frame_flags(cpu->mmu, gfn) & FRAME_READ_ONLY))
 		return 0;
 	spin_lock(lock);
+	if (frame->pin > 1 || (f->override && (frame->nr_upper || !frame_is_table(frame))))
+		goto out;
+	replica_collapse(cpu, gfn, page_key(&cpu->mmu->pages[cpu->root[f->mode] - 1]).node);
+	if (!replica_settled(cpu, gfn)) {
+		r = MMU_AGAIN;
+		goto out;
+	}
 	if (!f->override && !(frame_flags(cpu->mmu, gfn) & FRAME_WPROT)) {
 		watch_end(cpu, gfn);
 		r = 0;
 		goto out;
 	}
-	if (frame->pin > 1 || (f->override && (frame->nr_upper || !frame_is_table(frame))))
-		goto out;
 	if (frame->nr_upper && (walk_uses_upper(&f->walk, gfn) || !zap_shadows(cpu, gfn, true)))
 		goto out;
 	if (!frame->pin && !f->override && !any_leaf_linked(cpu->mmu, gfn))
@@ -155,7 +162,7 @@ static int set_accessed_dirty(struct fault *f)
 			if (!(w->gpte[level] & MMU_PTE_D) && (w->gpte[level] & MMU_PTE_A))
 				STAT(f->cpu, ad_faults);
 		}
-		if (gpte_set_bits(f->cpu->mmu, w->table[level], va_index(f->va, level), w->gpte[level], bits))
+		if (gpte_set_bits(f->cpu, w->table[level], va_index(f->va, level), w->gpte[level], bits))
 			return RETRY;
 		w->gpte[level] |= bits;
 	}
@@ -353,10 +360,10 @@ static int attempt(struct fault *f)
 	f->watched |= !!(frame_flags(mmu, w->gfn) & FRAME_WATCH);
 	if (write_access(f)) {
 		r = prepare_write(f);
-		if (r) {
+		if (r == MMU_TRUE)
 			w->error_code |= MMU_PF_P;
+		if (r)
 			return r;
-		}
 	}
 	/* From here on A gets set. A write that is no access of the gPTE's must then come through: room for the way. */
 	if (f->override) {

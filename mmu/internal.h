@@ -13,7 +13,7 @@
  *	page lock	one per shadow page. Entries 0 -> present, and whether the page is alive
  *	parents lock	one per shadow page: the list of entries that link it, and changing or clearing such an entry
  *	bucket lock	hashed by gfn >> 9. The leaf entries that map the frame, changing or clearing one; FRAME_WPROT,
- *			_MOVING, _WATCH, _SPECIAL; the 2 MiB region's state
+ *			_MOVING, _WATCH, _REPLICA, _SETTLING, _SPECIAL; where its copies are; the 2 MiB region's state
  *
  * So a present entry is changed or cleared without its page's lock, under the lock of the list it is on. Descriptors of
  * shadow pages are never freed: a stale pointer is found out by its generation, under the page or parents lock.
@@ -83,15 +83,19 @@ struct spage {
 #define FRAME_MIXED	(1u << 5)	/* level-3 table: kernel roots need a permissive shadow of it */
 #define FRAME_WATCH	(1u << 6)	/* no table. Until its next write nobody maps it writable, or without a fault */
 
-#define FRAME_READ_ONLY	(FRAME_WPROT | FRAME_MOVING | FRAME_WATCH)	/* no leaf maps it writable */
-#define FRAME_APART	(FRAME_MOVING | FRAME_WATCH)	/* frame and bucket lock to change, then frame_refresh() */
+#define FRAME_REPLICA	(1u << 7)	/* no table. The leaves of each node map the node's copy (mmu->copies) */
+#define FRAME_SETTLING	(1u << 8)	/* one copy again, but a processor may still read another: it is not written alone */
+
+/* Frame and bucket lock to change these, then frame_refresh(). */
+#define FRAME_APART	(FRAME_MOVING | FRAME_WATCH | FRAME_REPLICA | FRAME_SETTLING)
+#define FRAME_READ_ONLY	(FRAME_APART | FRAME_WPROT)	/* no leaf maps it writable */
 
 struct gframe {
 	uint32_t rmap;		/* id + 1 of the first 4 KiB leaf that maps the frame */
 	uint32_t shadows;	/* page + 1 */
 	uint32_t listed_next;	/* gfn + 1 */
 	uint32_t flags;		/* atomic; see above for who may change what */
-	uint64_t w_clock;	/* kick clock when a writable leaf was last taken away or weakened */
+	uint64_t w_clock;	/* kick clock when a writable leaf was last taken away or weakened, or copies became one */
 	uint8_t pin;		/* level, 0: not pinned */
 	uint16_t nr_leaf, nr_upper;	/* shadows of level 1, and of levels 2-4, DIRECT ones excluded */
 	uint16_t fixed;		/* mmu_fix() calls; frame lock */
@@ -157,6 +161,7 @@ struct mmu {
 	struct gframe *frames;		/* [gfn] */
 	struct region2m *regions2m;	/* [gfn >> 9] */
 	uint64_t *pmap;			/* [gfn] mfn; atomic */
+	uint64_t *copies;		/* [gfn * cfg.nr_nodes + node] mfn, of FRAME_REPLICA and _SETTLING; atomic. NULL: one node */
 	uint32_t *m2g;			/* [mfn] gfn that the frame stands for; bucket lock of that gfn */
 	uint64_t *dirty;		/* bit per gfn; atomic */
 	uint8_t *touched, *touched2m;	/* [gfn], [gfn >> 9]; atomic; touched.c */
@@ -216,6 +221,17 @@ static inline void frame_clear(struct mmu *mmu, uint64_t gfn, uint32_t flags)
 static inline uint64_t pmap_get(const struct mmu *mmu, uint64_t gfn)
 {
 	return __atomic_load_n(&mmu->pmap[gfn], __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t copy_get(const struct mmu *mmu, uint64_t gfn, unsigned node)
+{
+	return __atomic_load_n(&mmu->copies[gfn * mmu->cfg.nr_nodes + node], __ATOMIC_ACQUIRE);
+}
+
+/* What the leaves of a node's tables map. Bucket lock, to be certain. */
+static inline uint64_t pmap_on(const struct mmu *mmu, uint64_t gfn, unsigned node)
+{
+	return frame_flags(mmu, gfn) & FRAME_REPLICA ? copy_get(mmu, gfn, node) : pmap_get(mmu, gfn);
 }
 
 static inline uint32_t spte_id(uint32_t page, unsigned index)
@@ -328,7 +344,7 @@ enum mmu_verdict walk_guest(const struct mmu *mmu, uint64_t l4, enum mmu_mode mo
 			    struct gwalk *out);
 /* Sets `bits` in an entry that still holds `old`, as a processor sets A and D. -EAGAIN: it changed, or its frame moves.
  * Takes the frame lock of the table. */
-int gpte_set_bits(struct mmu *mmu, uint64_t table, unsigned index, uint64_t old, uint64_t bits);
+int gpte_set_bits(struct mmu_cpu *cpu, uint64_t table, unsigned index, uint64_t old, uint64_t bits);
 
 /* ---- pool.c ---------------------------------------------------------------------------------------------------- */
 
@@ -503,6 +519,27 @@ void touched_by_fault(struct mmu_cpu *cpu, const struct gwalk *w, enum mmu_verdi
 void touched_by_prebuild(struct mmu_cpu *cpu, uint64_t gfn);
 /* The leaf `id`, whose value is or was `spte`, has been used without a fault. cpu: NULL if the thread has none. */
 void touched_by_use(struct mmu *mmu, struct mmu_cpu *cpu, uint32_t id, uint64_t spte);
+
+/* ---- pmap.c ---------------------------------------------------------------------------------------------------- */
+
+bool mfn_is_place(const struct mmu *mmu, uint64_t mfn);		/* a frame that a guest frame can stand in */
+void copy_frame(struct mmu *mmu, uint64_t to, uint64_t from);
+/* Guest memory is looked at by others at any time: aligned words are stored at one time. */
+void store_bytes(char *to, const char *from, unsigned bytes);
+/* Are the 512 frames around `gfn` one aligned run? Bucket lock. */
+bool region_whole(const struct mmu *mmu, uint64_t gfn);
+
+/* ---- replica.c ------------------------------------------------------------------------------------------------- */
+
+#define NO_NODE	(~0u)
+
+/* These need the frame lock. Makes one copy of many, if there are: that of `node`, or NO_NODE: where the pmap says. */
+void replica_collapse(struct mmu_cpu *cpu, uint64_t gfn, unsigned node);
+/* Has no processor another copy any more? */
+bool replica_settled(struct mmu_cpu *cpu, uint64_t gfn);
+/* Both of these, before a store of ours into the frame; and after it, what was stored goes to the other copies, if any. */
+void replica_before_store(struct mmu_cpu *cpu, uint64_t gfn);
+void replica_stored(struct mmu *mmu, uint64_t gfn, unsigned offset, unsigned bytes);
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 

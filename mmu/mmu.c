@@ -121,6 +121,7 @@ static void free_all(struct mmu *mmu)
 	unmap_array(mmu, mmu->touched, mmu->nr_gfns, 1);
 	unmap_array(mmu, mmu->dirty, (mmu->nr_gfns + 63) / 64, sizeof(*mmu->dirty));
 	unmap_array(mmu, mmu->m2g, mmu->max_mfn, sizeof(*mmu->m2g));
+	unmap_array(mmu, mmu->copies, mmu->nr_gfns * mmu->cfg.nr_nodes, sizeof(*mmu->copies));
 	unmap_array(mmu, mmu->pmap, mmu->nr_gfns, sizeof(*mmu->pmap));
 	unmap_array(mmu, mmu->regions2m, (mmu->nr_gfns >> 9) + 1, sizeof(*mmu->regions2m));
 	unmap_array(mmu, mmu->frames, mmu->nr_gfns, sizeof(*mmu->frames));
@@ -164,12 +165,14 @@ int mmu_create(const struct mmu_config *config, struct mmu **out)
 	mmu->frames = map_array(mmu, mmu->nr_gfns, sizeof(*mmu->frames));
 	mmu->regions2m = map_array(mmu, (mmu->nr_gfns >> 9) + 1, sizeof(*mmu->regions2m));
 	mmu->pmap = map_array(mmu, mmu->nr_gfns, sizeof(*mmu->pmap));
+	if (mmu->cfg.nr_nodes > 1)
+		mmu->copies = map_array(mmu, mmu->nr_gfns * mmu->cfg.nr_nodes, sizeof(*mmu->copies));
 	mmu->m2g = map_array(mmu, mmu->max_mfn, sizeof(*mmu->m2g));
 	mmu->dirty = map_array(mmu, (mmu->nr_gfns + 63) / 64, sizeof(*mmu->dirty));
 	mmu->touched = map_array(mmu, mmu->nr_gfns, 1);
 	mmu->touched2m = map_array(mmu, (mmu->nr_gfns >> 9) + 1, 1);
 	if (!mmu->pages || !mmu->links || !mmu->frames || !mmu->regions2m || !mmu->pmap || !mmu->m2g || !mmu->dirty ||
-	    !mmu->touched || !mmu->touched2m)
+	    !mmu->touched || !mmu->touched2m || (mmu->cfg.nr_nodes > 1 && !mmu->copies))
 		goto no_memory;
 
 	mmu->pool = mmu_mfn_hva(mmu, config->pool);

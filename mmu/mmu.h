@@ -103,6 +103,10 @@ struct mmu_config {
 				 * including rmap and parent links, at every mmu_flush() and every 64th fault */
 	void (*audit_failed)(void *arg, const char *what);	/* NULL: print to stderr and abort() */
 	void *audit_arg;
+	/* A replicated frame has one copy again, at `kept` (mmu_replicate()). Comes with locks held, on any thread that uses an
+	 * mmu_cpu: only to be noted. NULL: nobody cares. */
+	void (*collapsed)(void *arg, gfn_t gfn, mfn_t kept);
+	void *collapsed_arg;
 };
 
 #define MMU_MAX_VIEWS	64u
@@ -225,7 +229,8 @@ int mmu_write(struct mmu_cpu *cpu, gfn_t gfn, unsigned offset, const void *from,
 
 /*
  * From now on the frame stays where it is, until as many mmu_unfix(): mmu_gfn_hva() may be kept, and written by if
- * mmu_mark_dirty() follows. -EINVAL; -EAGAIN: it is moving; do the kicks, call again; -EBUSY: 65535 times fixed.
+ * mmu_mark_dirty() follows. -EINVAL; -EAGAIN: it is moving, or was replicated; do the kicks, call again; -EBUSY: 65535 times
+ * fixed.
  */
 int mmu_fix(struct mmu_cpu *cpu, gfn_t gfn);
 void mmu_unfix(struct mmu_cpu *cpu, gfn_t gfn);
@@ -320,7 +325,7 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
  *   begin   no sPTE maps the frame any more and none will (faults on it say MMU_AGAIN); then do the kicks
  *   commit  copies the 4 KiB, and the pmap names `to`; faults fill from it. Or abort: the old frame stays
  * begin: -EINVAL out of range, -EBUSY fixed, already moving, or a page table that is pinned or loaded as a root; shadows
- * of any other table are dropped, a watch ends. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame
+ * of any other table are dropped, a watch ends, copies become one. commit: -EINVAL not moving, or `to` is no frame outside the pool; the frame
  * is moving still. One mover per frame; different frames at once are fine.
  *
  * Guest tables are walked without locks. A walk that overlaps the commit may still read the old place; the value is not
@@ -330,6 +335,27 @@ mfn_t mmu_pmap(struct mmu *mmu, gfn_t gfn);
 int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn);
 int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to);
 void mmu_remap_abort(struct mmu_cpu *cpu, gfn_t gfn);
+
+/*
+ * After mmu_remap_begin() and its kicks, in place of commit: copies the frame to each at[node] (of mmu_config.nr_nodes) that
+ * is not where it stands, and the shadow tables of each node map the node's own copy, read-only, from now on. The pmap and
+ * who reads through it keep to where the frame stood. -EINVAL: not moving, one node only, or an at[] that is no frame
+ * outside the pool; -EBUSY: it was pinned meanwhile. After an error it is moving still.
+ *
+ * The first write of the guest makes one copy of them again, that of the writer's node: all sPTEs go, `collapsed` is
+ * told, and the fault says MMU_AGAIN until every processor has forgotten the other copies. So does a store of the VMM
+ * (mmu_update(), mmu_write(), A and D in a table that has no shadow), which goes to all copies until then; and so do use as
+ * a table, a pin and a move, which keep what the pmap names.
+ */
+int mmu_replicate(struct mmu_cpu *cpu, gfn_t gfn, const mfn_t *at);
+/*
+ * One copy again, where the pmap says, if there are several. 0: no processor uses another copy any more, nor does mmu/: they
+ * may be given back as the old place of a move may. -EAGAIN: kicks of the collapse are owed still, by this cpu or another;
+ * call again when they are done. -EINVAL. The way to find out after `collapsed`, too.
+ */
+int mmu_collapse(struct mmu_cpu *cpu, gfn_t gfn);
+/* What the shadow tables of a node map for the frame; ~0: no such frame or node. Any thread; may be old when it returns. */
+mfn_t mmu_pmap_on(struct mmu *mmu, gfn_t gfn, unsigned node);
 
 /*
  * Watches who uses a frame: no sPTE maps it any more. From the kicks on, the first access by each shadow table is a
@@ -439,6 +465,8 @@ void mmu_kick_done(struct mmu_cpu *cpu);
 	X(kick_entries,		"sPTEs queued for a kick") \
 	X(kick_tables,		"whole tables queued for a kick") \
 	X(remaps,		"frames moved") \
+	X(replicas,		"frames replicated") \
+	X(collapses,		"... made one again") \
 	X(watches,		"frames watched") \
 	X(watch_faults,		"hidden or spurious faults on watched frames") \
 	X(touched,		"distinct guest frames that faults led to, page tables included (touched.c)") \

@@ -1,6 +1,8 @@
 /*
  * pmap.c - where guest frames stand, and moving them.
  */
+#include <string.h>
+
 #include "mmu/internal.h"
 #include "mmu/probe.h"
 
@@ -47,6 +49,7 @@ int mmu_remap_begin(struct mmu_cpu *cpu, gfn_t gfn)
 	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || mmu->frames[gfn.n].fixed || mmu->frames[gfn.n].pin ||
 	    table_in_use(mmu, gfn.n))
 		goto out;
+	replica_collapse(cpu, gfn.n, NO_NODE);
 	for_each_shadow(mmu, gfn.n, page)
 		if (!(page_key(&mmu->pages[page]).role & ROLE_DIRECT))
 			shadow_zap(cpu, page, false);
@@ -65,12 +68,47 @@ out:
 	return err;
 }
 
-static bool in_pool(const struct mmu *mmu, uint64_t mfn)
+bool mfn_is_place(const struct mmu *mmu, uint64_t mfn)
 {
-	return mfn - mmu->cfg.pool.n < mmu->cfg.pool_pages;
+	return mmu_mfn_hva((struct mmu *)mmu, (mfn_t){ mfn }) && mfn - mmu->cfg.pool.n >= mmu->cfg.pool_pages;
 }
 
-static bool region_whole(const struct mmu *mmu, uint64_t gfn)
+void store_bytes(char *to, const char *from, unsigned bytes)
+{
+	unsigned n;
+
+	for (; bytes; to += n, from += n, bytes -= n) {
+		if (!((uintptr_t)to & 7) && bytes >= 8) {
+			uint64_t word;
+
+			n = sizeof(word);
+			memcpy(&word, from, n);
+			__atomic_store_n((uint64_t *)to, word, __ATOMIC_RELAXED);
+		} else if (!((uintptr_t)to & 3) && bytes >= 4) {
+			uint32_t word;
+
+			n = sizeof(word);
+			memcpy(&word, from, n);
+			__atomic_store_n((uint32_t *)to, word, __ATOMIC_RELAXED);
+		} else {
+			n = 1;
+			__atomic_store_n(to, *from, __ATOMIC_RELAXED);
+		}
+	}
+}
+
+/* By words: a walk without locks may read either frame, `to` if that was a place of this or another frame before. */
+void copy_frame(struct mmu *mmu, uint64_t to, uint64_t from)
+{
+	uint64_t *t = mmu_mfn_hva(mmu, (mfn_t){ to });
+	const uint64_t *f = mmu_mfn_hva(mmu, (mfn_t){ from });
+	unsigned i;
+
+	for (i = 0; i < MMU_PAGE_SIZE / 8; i++)
+		__atomic_store_n(&t[i], __atomic_load_n(&f[i], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+}
+
+bool region_whole(const struct mmu *mmu, uint64_t gfn)
 {
 	uint64_t base = gfn & ~(uint64_t)(REGION_FRAMES - 1), first, i;
 
@@ -83,17 +121,6 @@ static bool region_whole(const struct mmu *mmu, uint64_t gfn)
 	return !(first % REGION_FRAMES);
 }
 
-/* By words: a walk without locks may read either frame, `to` if that was a place of this or another frame before. */
-static void copy_frame(struct mmu *mmu, uint64_t to, uint64_t from)
-{
-	uint64_t *t = mmu_mfn_hva(mmu, (mfn_t){ to });
-	const uint64_t *f = mmu_mfn_hva(mmu, (mfn_t){ from });
-	unsigned i;
-
-	for (i = 0; i < MMU_PAGE_SIZE / 8; i++)
-		__atomic_store_n(&t[i], __atomic_load_n(&f[i], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
-}
-
 /* Frame lock: nobody of ours stores into the frame. False: it was not moving. */
 static bool end_move(struct mmu_cpu *cpu, uint64_t gfn, uint64_t to, bool commit)
 {
@@ -103,13 +130,14 @@ static bool end_move(struct mmu_cpu *cpu, uint64_t gfn, uint64_t to, bool commit
 
 	if (!moving)
 		return false;
-	if (commit)
+	if (commit && to != pmap_get(mmu, gfn))
 		copy_frame(mmu, to, pmap_get(mmu, gfn));
 	spin_lock(bucket);
 	if (commit) {
 		__atomic_store_n(&mmu->m2g[to], gfn, __ATOMIC_RELEASE);
 		__atomic_store_n(&mmu->pmap[gfn], to, __ATOMIC_SEQ_CST);
 		mmu->regions2m[gfn >> 9].whole = region_whole(mmu, gfn);
+		frame_clear(mmu, gfn, FRAME_SETTLING);	/* what the caller kicked since the beginning includes it */
 	}
 	frame_clear(mmu, gfn, FRAME_MOVING);
 	spin_unlock(bucket);
@@ -123,7 +151,7 @@ int mmu_remap_commit(struct mmu_cpu *cpu, gfn_t gfn, mfn_t to)
 	struct spin *lock;
 	bool moved;
 
-	if (gfn.n >= mmu->nr_gfns || !mmu_mfn_hva(mmu, to) || in_pool(mmu, to.n))
+	if (gfn.n >= mmu->nr_gfns || !mfn_is_place(mmu, to.n))
 		return -EINVAL;
 	lock = frame_lock_of(mmu, gfn.n);
 	spin_lock(lock);

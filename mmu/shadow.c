@@ -98,7 +98,7 @@ static bool protect_quietly(struct mmu_cpu *cpu, uint64_t gfn, unsigned level)
 	spin_lock(bucket);
 	flags = frame_flags(mmu, gfn);
 	unsync = (flags & FRAME_UNSYNC) && level == 1 && f->pin <= 1 && !f->nr_upper;
-	ok = (flags & FRAME_SPECIAL) || !r->rmap;
+	ok = ((flags & FRAME_SPECIAL) || !r->rmap) && !(flags & FRAME_REPLICA);
 	for (id = f->rmap; ok && id && !unsync && !(flags & FRAME_WPROT); id = mmu->links[id - 1].next)
 		ok = !(spte_load(mmu, id - 1) & MMU_PTE_W) && ++seen < QUIET_RMAP;
 	if (ok && !(flags & FRAME_SPECIAL)) {
@@ -353,6 +353,8 @@ void frame_refresh(struct mmu_cpu *cpu, uint64_t gfn)
 	uint64_t clock = 0;
 	uint32_t flags;
 
+	if (table)
+		replica_collapse(cpu, gfn, NO_NODE);
 	if (!table)
 		frame_clear(mmu, gfn, FRAME_UNSYNC | FRAME_MIXED);
 	else if (f->pin > 1 || f->nr_upper)

@@ -69,6 +69,7 @@ static uint64_t bookkeeping(struct mmu *mmu)
 	    resident_bytes(mmu->frames, gfns * sizeof(*mmu->frames)) +
 	    resident_bytes(mmu->regions2m, ((gfns >> 9) + 1) * sizeof(*mmu->regions2m)) +
 	    resident_bytes(mmu->pmap, gfns * sizeof(*mmu->pmap)) +
+	    (mmu->copies ? resident_bytes(mmu->copies, gfns * mmu->cfg.nr_nodes * sizeof(*mmu->copies)) : 0) +
 	    resident_bytes(mmu->m2g, mmu->max_mfn * sizeof(*mmu->m2g)) +
 	    resident_bytes(mmu->dirty, (gfns + 63) / 64 * sizeof(*mmu->dirty)) + resident_bytes(mmu->touched, gfns) +
 	    resident_bytes(mmu->touched2m, (gfns >> 9) + 1);

@@ -47,6 +47,7 @@ int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, 
 	lock = frame_lock_of(mmu, table.n);
 	spin_lock(lock);
 	/* On the move it is still where it was: mmu_remap_commit() copies under this lock. */
+	replica_before_store(cpu, table.n);
 	at = (uint64_t *)mmu_gfn_hva(mmu, table) + index;
 	if (preserve_ad) {
 		old = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -56,6 +57,7 @@ int mmu_update(struct mmu_cpu *cpu, gfn_t table, unsigned index, uint64_t gpte, 
 	} else {
 		__atomic_store_n(at, gpte, __ATOMIC_SEQ_CST);
 	}
+	replica_stored(mmu, table.n, index * 8, 8);
 	dirty_set(mmu, table.n);
 	fix_shadows(cpu, table.n, index);
 	spin_unlock(lock);

@@ -94,17 +94,20 @@ enum mmu_verdict walk_guest(const struct mmu *mmu, uint64_t l4, enum mmu_mode mo
 	return no_u || no_w || no_x ? stop(w, MMU_TRUE, MMU_PF_P) : MMU_HIDDEN;
 }
 
-int gpte_set_bits(struct mmu *mmu, uint64_t table, unsigned index, uint64_t old, uint64_t bits)
+int gpte_set_bits(struct mmu_cpu *cpu, uint64_t table, unsigned index, uint64_t old, uint64_t bits)
 {
+	struct mmu *mmu = cpu->mmu;
 	struct spin *lock = frame_lock_of(mmu, table);
 	int err = -EAGAIN;
 
 	if ((old & bits) == bits)
 		return 0;
 	spin_lock(lock);
+	replica_before_store(cpu, table);
 	if (!(frame_flags(mmu, table) & FRAME_MOVING) &&
 	    __atomic_compare_exchange_n(gpte_at(mmu, table, index), &old, old | bits, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST)) {
+		replica_stored(mmu, table, index * 8, 8);
 		dirty_set(mmu, table);
 		err = 0;
 	}

@@ -1,34 +1,7 @@
 /*
  * write.c - the VMM's own stores into guest frames, and frames that it keeps pointers to.
  */
-#include <string.h>
-
 #include "mmu/internal.h"
-
-/* Others may look at any time, the guest included: aligned words at one time, whole entries of a table therefore. */
-static void store_bytes(char *to, const char *from, unsigned bytes)
-{
-	unsigned n;
-
-	for (; bytes; to += n, from += n, bytes -= n) {
-		if (!((uintptr_t)to & 7) && bytes >= 8) {
-			uint64_t word;
-
-			n = sizeof(word);
-			memcpy(&word, from, n);
-			__atomic_store_n((uint64_t *)to, word, __ATOMIC_RELAXED);
-		} else if (!((uintptr_t)to & 3) && bytes >= 4) {
-			uint32_t word;
-
-			n = sizeof(word);
-			memcpy(&word, from, n);
-			__atomic_store_n((uint32_t *)to, word, __ATOMIC_RELAXED);
-		} else {
-			n = 1;
-			__atomic_store_n(to, *from, __ATOMIC_RELAXED);
-		}
-	}
-}
 
 int mmu_write(struct mmu_cpu *cpu, gfn_t gfn, unsigned offset, const void *from, unsigned bytes)
 {
@@ -41,7 +14,9 @@ int mmu_write(struct mmu_cpu *cpu, gfn_t gfn, unsigned offset, const void *from,
 		return 0;
 	lock = frame_lock_of(mmu, gfn.n);
 	spin_lock(lock);
+	replica_before_store(cpu, gfn.n);
 	store_bytes((char *)mmu_gfn_hva(mmu, gfn) + offset, from, bytes);
+	replica_stored(mmu, gfn.n, offset, bytes);
 	dirty_set(mmu, gfn.n);
 	if (frame_is_table(&mmu->frames[gfn.n]))
 		sync_entries(cpu, gfn.n, offset / 8, (offset + bytes - 1) / 8 - offset / 8 + 1);
@@ -61,7 +36,8 @@ int mmu_fix(struct mmu_cpu *cpu, gfn_t gfn)
 	f = &mmu->frames[gfn.n];
 	lock = frame_lock_of(mmu, gfn.n);
 	spin_lock(lock);
-	if (frame_flags(mmu, gfn.n) & FRAME_MOVING)
+	replica_collapse(cpu, gfn.n, NO_NODE);
+	if ((frame_flags(mmu, gfn.n) & FRAME_MOVING) || !replica_settled(cpu, gfn.n))
 		err = -EAGAIN;
 	else if (f->fixed == UINT16_MAX)
 		err = -EBUSY;

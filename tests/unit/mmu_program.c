@@ -233,6 +233,7 @@ void program_finish(struct program *p, bool audit)
 
 	if (p->moving != MODEL_NONE)
 		remap_finish(p);
+	release_replicas(p);
 	mmu_flush(p->cpu->cpu);
 	when_done(p, (struct when){ .kind = WHEN_FLUSH });
 	kick_all(p);

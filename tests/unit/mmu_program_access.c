@@ -131,7 +131,8 @@ struct mmu_result take_fault(struct program *p, enum mmu_mode mode, uint64_t va,
 	check_use(p, &walk, access, &r, expect.verdicts & MODEL_GRANTS);
 	if (r.verdict == MMU_AGAIN) {
 		world_check(cpu, !p->opt.alone || p->w->opt.pool_pages / p->w->opt.nodes < WORLD_LARGE_POOL ||
-			    (p->moving != MODEL_NONE && on_path(&walk, p->moving)),
+			    (p->moving != MODEL_NONE && on_path(&walk, p->moving)) ||
+			    ((access & MMU_PF_W) && is_replicated(p, walk.gfn)),
 			    "step %llu: MMU_AGAIN with a large pool and no frame of the walk moving",
 			    (unsigned long long)p->step);
 		return r;

@@ -16,6 +16,15 @@ struct when {
 	unsigned index;
 };
 
+#define REPLICAS	8u
+
+/* A replicated frame, from then on until no copy but one is in use. */
+struct replica {
+	uint64_t gfn;
+	uint64_t at[MMU_MAX_NODES + 1];	/* with where it stood before, each once */
+	unsigned nr_at;
+};
+
 struct program {
 	struct world *w;
 	struct world_cpu *cpus[WORLD_CPUS];
@@ -31,6 +40,8 @@ struct program {
 	unsigned nr_hot;
 	uint64_t spare[WORLD_SPARE];
 	unsigned nr_spare;
+	struct replica replicas[REPLICAS];
+	unsigned nr_replicas;
 	bool logging;
 	uint8_t *ever_dirty;
 };
@@ -75,6 +86,8 @@ bool on_path(const struct model_walk *walk, uint64_t gfn);
 /* mmu_program_steps.c */
 void load_root(struct program *p, enum mmu_mode mode, uint64_t l4);
 void remap_finish(struct program *p);
+bool is_replicated(const struct program *p, uint64_t gfn);
+void release_replicas(struct program *p);	/* all of them; does the kicks */
 void one_step(struct program *p);
 
 #endif

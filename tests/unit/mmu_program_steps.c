@@ -47,7 +47,8 @@ static void step_update(struct program *p)
 	}
 	if (keep)
 		value |= model_load(p->m, gfn, index) & (MMU_PTE_A | MMU_PTE_D);
-	if (gfn != p->moving && percent(p, 20)) {
+	/* Only to tables: what moves or has copies is data, and written by mmu/ alone. */
+	if (gfn != p->moving && !is_replicated(p, gfn) && (level_of(p, gfn) || !p->opt.moved) && percent(p, 20)) {
 		value = gpte;
 		world_write(p->w, gfn, index, gpte);
 		model_store(p->m, gfn, index, value);
@@ -432,6 +433,101 @@ void remap_finish(struct program *p)
 	p->spare[p->nr_spare++] = from;
 }
 
+/* ---- replicas ---------------------------------------------------------------------------------------------------- */
+
+bool is_replicated(const struct program *p, uint64_t gfn)
+{
+	unsigned i;
+
+	for (i = 0; i < p->nr_replicas; i++)
+		if (p->replicas[i].gfn == gfn)
+			return true;
+	return false;
+}
+
+static void replica_at(struct replica *r, uint64_t mfn)
+{
+	unsigned i;
+
+	for (i = 0; i < r->nr_at; i++)
+		if (r->at[i] == mfn)
+			return;
+	r->at[r->nr_at++] = mfn;
+}
+
+/* In place of a commit: some nodes may keep the old place, or share a copy. False: no room. */
+static bool replicate(struct program *p, uint64_t gfn)
+{
+	struct world *w = p->w;
+	struct replica *r = &p->replicas[p->nr_replicas];
+	unsigned nodes = w->opt.nodes, i;
+	mfn_t at[MMU_MAX_NODES];
+	int err;
+
+	if (nodes < 2 || p->nr_replicas == REPLICAS || p->nr_spare < nodes + 4)
+		return false;
+	*r = (struct replica){ .gfn = gfn };
+	for (i = 0; i < nodes; i++) {
+		at[i].n = percent(p, 30) ? w->gfn_mfn[gfn] : i && percent(p, 10) ? at[i - 1].n : p->spare[--p->nr_spare];
+		replica_at(r, at[i].n);
+	}
+	replica_at(r, w->gfn_mfn[gfn]);
+	for (i = 0; i < r->nr_at; i++)
+		__atomic_store_n(&w->mfn_gfn[r->at[i]], (int64_t)gfn, __ATOMIC_RELEASE);
+	__atomic_store_n(&w->collapsed[gfn], 0, __ATOMIC_RELEASE);
+	err = mmu_replicate(p->cpu->cpu, (gfn_t){ w->opt.nr_gfns }, at);
+	world_check(p->cpu, err == -EINVAL, "replicate out of range: %d", err);
+	err = mmu_replicate(p->cpu->cpu, (gfn_t){ gfn }, at);
+	world_trace(p->cpu, "replicate gfn %#llx: %d", (unsigned long long)gfn, err);
+	world_check(p->cpu, !err, "replicate: %d", err);
+	for (i = 0; i < nodes; i++)
+		world_check(p->cpu, mmu_pmap_on(w->mmu, (gfn_t){ gfn }, i).n == at[i].n, "pmap_on after replicate");
+	world_check(p->cpu, mmu_replicate(p->cpu->cpu, (gfn_t){ gfn }, at) == -EINVAL, "replicate of a frame not moving");
+	p->nr_replicas++;
+	return true;
+}
+
+/* One copy is left: nobody may use another from now on. */
+static void release(struct program *p, unsigned slot)
+{
+	struct replica *r = &p->replicas[slot];
+	struct world *w = p->w;
+	unsigned i;
+	int err = mmu_collapse(p->cpu->cpu, (gfn_t){ r->gfn });
+
+	if (err == -EAGAIN) {
+		kick_all(p);
+		err = mmu_collapse(p->cpu->cpu, (gfn_t){ r->gfn });
+	}
+	world_trace(p->cpu, "release gfn %#llx: %d", (unsigned long long)r->gfn, err);
+	world_check(p->cpu, !err, "step %llu: collapse of gfn %#llx: %d", (unsigned long long)p->step,
+		    (unsigned long long)r->gfn, err);
+	for (i = 0; i < r->nr_at; i++) {
+		if (r->at[i] == w->gfn_mfn[r->gfn])
+			continue;
+		__atomic_store_n(&w->mfn_gfn[r->at[i]], -1, __ATOMIC_RELEASE);
+		memset(world_mfn_words(w, r->at[i]), 0x5a, MMU_PAGE_SIZE);
+		p->spare[p->nr_spare++] = r->at[i];
+	}
+	world_check(p->cpu, mmu_pmap(w->mmu, (gfn_t){ r->gfn }).n == w->gfn_mfn[r->gfn], "pmap after a collapse");
+	*r = p->replicas[--p->nr_replicas];
+}
+
+void release_replicas(struct program *p)
+{
+	while (p->nr_replicas)
+		release(p, 0);
+}
+
+/* Those that a write has made one, and at times others. */
+static void step_release(struct program *p)
+{
+	unsigned i = below(p, REPLICAS);
+
+	if (i < p->nr_replicas && (p->w->collapsed[p->replicas[i].gfn] || percent(p, 20)))
+		release(p, i);
+}
+
 static void step_remap(struct program *p)
 {
 	struct world *w = p->w;
@@ -461,6 +557,11 @@ static void step_remap(struct program *p)
 		    (unsigned long long)gfn);
 	p->m->watched[gfn] = WATCH_OFF;
 	kick_all(p);
+	for (slot = 0; slot < p->nr_replicas; slot++)
+		if (p->replicas[slot].gfn == gfn)
+			release(p, slot);
+	if (percent(p, 30) && replicate(p, gfn))
+		return;
 	slot = below(p, p->nr_spare);
 	p->moving = gfn;
 	p->moving_to = p->spare[slot];
@@ -576,7 +677,7 @@ static void step_mark_dirty(struct program *p)
 	uint64_t gfn = some_data(p);
 	unsigned index = below(p, 512);
 
-	if (gfn == p->moving || p->opt.moved)
+	if (gfn == p->moving || p->opt.moved || is_replicated(p, gfn))
 		return;
 	world_write(p->w, gfn, index, some_word(p, gfn) & ~MMU_PTE_P);
 	model_store(p->m, gfn, index, world_read(p->w, gfn, index));
@@ -630,7 +731,8 @@ static void step_fix(struct program *p)
 		return;
 	err = mmu_fix(p->cpu->cpu, (gfn_t){ gfn });
 	world_trace(p->cpu, "fix gfn %#llx: %d", (unsigned long long)gfn, err);
-	world_check(p->cpu, err ? err == -EAGAIN && (gfn == p->moving || !p->opt.alone) : gfn != p->moving,
+	world_check(p->cpu, err ? err == -EAGAIN && (gfn == p->moving || is_replicated(p, gfn) || !p->opt.alone) :
+		    gfn != p->moving,
 		    "step %llu: fix of gfn %#llx: %d", (unsigned long long)p->step, (unsigned long long)gfn, err);
 	p->m->fixed[gfn] += !err;
 	world_check(p->cpu, mmu_fix(p->cpu->cpu, (gfn_t){ p->w->opt.nr_gfns }) == -EINVAL, "fix of a frame out of range");
@@ -688,7 +790,8 @@ static const struct {
 	{ .weight =  40, .step = step_pin },
 	{ .weight =  90, .step = step_prebuild },
 	{ .weight =  10, .step = step_prebuild_tree },
-	{ .weight =  25, .step = step_remap, .remap = true },
+	{ .weight =  35, .step = step_remap, .remap = true },
+	{ .weight =  20, .step = step_release, .remap = true },
 	{ .weight =  25, .step = step_watch },
 	{ .weight =  20, .step = step_dirty, .global = true },
 	{ .weight =  15, .step = step_mark_dirty },

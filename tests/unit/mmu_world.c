@@ -68,6 +68,14 @@ static void audit_failed(void *arg, const char *what)
 	__atomic_fetch_add(&w->nr_audit_failed, 1, __ATOMIC_RELAXED);
 }
 
+static void collapsed(void *arg, gfn_t gfn, mfn_t kept)
+{
+	struct world *w = arg;
+
+	__atomic_store_n(&w->gfn_mfn[gfn.n], kept.n, __ATOMIC_RELEASE);
+	__atomic_store_n(&w->collapsed[gfn.n], 1, __ATOMIC_RELEASE);
+}
+
 /* Hole slot 3 of kernel roots maps one page, by tables that are none of mmu/'s. */
 static void build_hole(struct world *w)
 {
@@ -106,7 +114,8 @@ struct world *world_create(const struct world_options *opt)
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	w->mfn_gfn = malloc(w->nr_mfns * sizeof(*w->mfn_gfn));
 	w->gfn_mfn = malloc(opt->nr_gfns * sizeof(*w->gfn_mfn));
-	if (w->mem == MAP_FAILED || !w->mfn_gfn || !w->gfn_mfn)
+	w->collapsed = calloc(opt->nr_gfns, 1);
+	if (w->mem == MAP_FAILED || !w->mfn_gfn || !w->gfn_mfn || !w->collapsed)
 		abort();
 	for (i = 0; i < w->nr_mfns; i++)
 		w->mfn_gfn[i] = i < opt->nr_gfns ? (int64_t)i : -1;
@@ -125,6 +134,7 @@ struct world *world_create(const struct world_options *opt)
 		.fill_linear = opt->fill_linear,
 		.table_kick_min = opt->table_kick_min, .audit = opt->audit,
 		.sample_every = opt->sample_every, .audit_failed = audit_failed, .audit_arg = w,
+		.collapsed = collapsed, .collapsed_arg = w,
 	};
 	build_hole(w);
 	for (c = 0; c < opt->cpus; c++)		/* world_fail() works from here on */
@@ -164,6 +174,7 @@ void world_destroy(struct world *w)
 	munmap(w->mem, w->nr_mfns * MMU_PAGE_SIZE);
 	free(w->mfn_gfn);
 	free(w->gfn_mfn);
+	free(w->collapsed);
 	free(w);
 }
 

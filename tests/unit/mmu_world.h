@@ -71,6 +71,7 @@ struct world {
 	uint64_t nr_mfns, spare, holes, pool;
 	int64_t *mfn_gfn;		/* which guest frame a machine frame holds; -1: none. Atomic */
 	uint64_t *gfn_mfn;		/* atomic */
+	uint8_t *collapsed;		/* [gfn] mmu/ has said so since the test cleared it; atomic */
 	struct world_cpu cpus[WORLD_CPUS];
 	int nr_audit_failed;
 };
