@@ -398,8 +398,11 @@ void shim_sync_in(struct vcpu *v)
 
 void shim_owes(struct vcpu *v, bool yes)
 {
-	if (shim_on(v->vm))
-		__atomic_store_n(&shared(v->vm)->owes[v->id], yes, __ATOMIC_SEQ_CST);
+	if (!shim_on(v->vm))
+		return;
+	__atomic_store_n(&shared(v->vm)->owes[v->id], yes, __ATOMIC_SEQ_CST);
+	if (yes)
+		__atomic_add_fetch(&shared(v->vm)->epoch, 1, __ATOMIC_SEQ_CST);
 }
 
 /* A table that goes out of sync is made known before the vCPU whose fault did it is in the guest again. The version keeps

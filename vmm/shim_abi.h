@@ -128,13 +128,15 @@ struct shim_data {
 
 /*
  * One for all vCPUs: whether a flush has anything to do. It has not if every removal has been taken up, nobody works for
- * others or owes them a kick, and no table is out of sync; to be looked at in this order. docs/smp.md says why.
+ * others or owes them a kick, and no table is out of sync; to be looked at in this order, with nobody beginning to owe
+ * meanwhile. docs/smp.md says why.
  */
 struct shim_shared {
 	uint32_t removals[32];			/* [vcpu] the shim's: entries made weaker; counted after the line in the ring */
 	uint32_t seen[32];			/* [vcpu] the VMM's: ... taken up */
 	uint8_t owes[32];			/* [vcpu] the VMM's: its thread is out of the guest, or the kicks it went in with are
 						 * not known to be over */
+	uint32_t epoch;				/* the VMM's: counts each time that somebody began to owe */
 	uint32_t unsync;			/* the VMM's: bit 0, a table is out of sync; above, a version */
 };
 

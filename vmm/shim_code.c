@@ -140,11 +140,12 @@ INLINE bool store(uint64_t pa, uint64_t gpte, bool preserve_ad)
 /*
  * A flush has something to do only if a present entry changed, or a table is out of sync. must_flush comes last: a signal
  * may stop the vCPU amid this look, and the VMM then takes up what the vCPU has written down, but can do the kicks only at
- * the next exit.
+ * the next exit. That nobody has left the guest meanwhile makes of the look a moment at which all of it was true.
  */
 SHIM static bool flush_idle(void)
 {
 	unsigned n = D->nr_vcpus, me = D->vcpu;
+	uint32_t epoch = __atomic_load_n(&S->epoch, __ATOMIC_ACQUIRE);
 
 	if (n > 1)	/* stores of ours before, direct ones to page tables included */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -154,7 +155,7 @@ SHIM static bool flush_idle(void)
 	for (unsigned i = 0; i < n; i++)
 		if (i != me && S->owes[i])
 			return false;
-	return !(S->unsync & 1) && !D->must_flush;
+	return !(S->unsync & 1) && S->epoch == epoch && !D->must_flush;
 }
 
 SHIM static bool do_mmu_update(const struct mmu_update *u, uint64_t count, uint32_t *done, uint64_t domain)
