@@ -3,7 +3,7 @@
 #   high   linked at -2 GiB like Linux, `syscall` inline          page   the same, calls through the hypercall page
 #   low    linked in the lower half, at 1 GiB                     old    at 0, hypercall page, __xen_guest section, no notes
 GUEST_DIR     := $(B)/guests
-GUEST_KERNELS := hello:high,page,low,old traps:high,low user:high,page mmu:high,old events:page,high hostile:high wait:high shim:page,high hostile_shim:page smp:page,high stress:page,high numa:page,high nested:high,page vnuma:page,high
+GUEST_KERNELS := hello:high,page,low,old traps:high,low user:high,page mmu:high,old events:page,high hostile:high wait:high shim:page,high hostile_shim:page smp:page,high stress:page,high moves:page,high numa:page,high nested:high,page vnuma:page,high
 GUEST_SOURCES_traps := exceptions privileged debug breakpoints
 GUEST_SOURCES_user  := user user_segments user_compat
 GUEST_SOURCES_events := events timers
