@@ -39,6 +39,19 @@ bool mover_is_home(const struct vm *vm, gfn_t gfn)
 	return mmu_pmap(vm->mmu, gfn).n == gfn.n;
 }
 
+bool mover_has_copies(const struct vm *vm, gfn_t gfn)
+{
+	uint64_t master = mmu_pmap(vm->mmu, gfn).n;
+
+	for (unsigned i = 0; i < vm->nr_places; i++) {
+		uint64_t copy = mmu_pmap_on(vm->mmu, gfn, i).n;
+
+		if (copy != master && copy != ~0ull)
+			return true;
+	}
+	return false;
+}
+
 /* ---- a batch and its vCPU --------------------------------------------------------------------------------------------- */
 
 static bool ask(struct mover *m)
@@ -139,23 +152,48 @@ static bool execute(struct mover *m)
 
 /* ---- what callers ask for --------------------------------------------------------------------------------------------- */
 
-/* Where a migration to `node` leads. A frame at home on the node already stays there. */
+/* One copy on each node of `mask`; where the frame stands is one of them already. */
+static int choose_copies(struct mover *m, struct batch_item *it, unsigned mask, unsigned stands_on)
+{
+	struct vm *vm = m->vm;
+	bool any = false;
+
+	if (mmu_pmap_on(vm->mmu, it->gfn, vm->nr_places - 1).n == ~0ull)
+		return -ENOTSUP;	/* --node-tables=off */
+	for (unsigned i = 0; i < vm->nr_places; i++) {
+		it->at[i] = mask >> i & 1 && i != stands_on ? mover_place(m, i, it->gfn) : it->from;
+		any |= it->at[i].n != it->from.n;
+	}
+	return any ? 0 : 1;
+}
+
+/* Where a move leads. 1: there is nothing to do. A frame at home on the node already stays there. */
 static int choose_place(struct mover *m, struct batch_item *it, const struct numa_move *move, unsigned stands_on)
 {
 	struct vm *vm = m->vm;
-	it->from = mmu_pmap(vm->mmu, it->gfn);
+	bool copies = mover_has_copies(vm, it->gfn);
+
+	it->from = it->to = mmu_pmap(vm->mmu, it->gfn);
 	switch (it->kind) {
 	case NUMA_HOME:
 		it->to = (mfn_t){ it->gfn.n };
-		return it->from.n == it->to.n ? 1 : 0;
+		break;
 	case NUMA_MIGRATE:
 		if (move->node >= vm->nr_places)
 			return -EINVAL;
-		it->to = stands_on == move->node ? it->from : mover_place(m, move->node, it->gfn);
-		return it->from.n == it->to.n ? 1 : 0;
+		if (stands_on != move->node)
+			it->to = mover_place(m, move->node, it->gfn);
+		break;
+	case NUMA_REPLICATE:
+		return choose_copies(m, it, move->mask, stands_on);
+	case NUMA_COLLAPSE:
+		break;
 	default:
-		return -ENOTSUP;
+		return -EINVAL;
 	}
+	if (it->to.n == it->from.n)
+		it->kind = NUMA_COLLAPSE;
+	return it->kind == NUMA_COLLAPSE && !copies;
 }
 
 /* m->lock held. */
@@ -293,6 +331,8 @@ void mover_collapsed(void *arg, gfn_t gfn, mfn_t kept)
 	__atomic_fetch_or(&m->collapsed[gfn.n / 64], 1ull << (gfn.n % 64), __ATOMIC_SEQ_CST);
 	atomic_store(&m->any_collapsed, true);
 	MOVER_COUNT(m, collapses, 1);
+	if (vm->numa)
+		numa_note_collapsed(vm->numa, gfn.n);
 }
 
 /* ---- begin and end ------------------------------------------------------------------------------------------------------ */

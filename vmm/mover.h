@@ -23,6 +23,7 @@ struct batch_item {
 	mfn_t from, to;			/* from: before the move */
 	mfn_t at[NUMA_MAX_PLACES];	/* NUMA_REPLICATE */
 	int result;
+	bool set_away;			/* by this batch */
 };
 
 struct left {				/* frames whose old places can be given back after a grace period */
@@ -60,7 +61,8 @@ struct mover {
 bool mover_claim(struct mover *m, gfn_t gfn);
 void mover_release(struct mover *m, gfn_t gfn);
 mfn_t mover_place(const struct mover *m, unsigned node, gfn_t gfn);
-bool mover_is_home(const struct vm *vm, gfn_t gfn);
+bool mover_is_home(const struct vm *vm, gfn_t gfn);	/* of a frame with copies: the master */
+bool mover_has_copies(const struct vm *vm, gfn_t gfn);
 
 /* mover_pages.c: the host's pages behind the places. Callers have claimed the frames */
 /* Sees to it that there are pages for `to` or `at` of each item on its node; results[] of others: -ENOMEM. Slow. */

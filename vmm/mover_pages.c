@@ -178,7 +178,12 @@ static bool in_use(const struct mover *m, unsigned node, gfn_t gfn)
 {
 	uint64_t mfn = node == HOME ? gfn.n : mover_place(m, node, gfn).n;
 
-	return mmu_pmap(m->vm->mmu, gfn).n == mfn;
+	if (mmu_pmap(m->vm->mmu, gfn).n == mfn)
+		return true;
+	for (unsigned i = 0; i < m->vm->nr_places; i++)
+		if (mmu_pmap_on(m->vm->mmu, gfn, i).n == mfn)
+			return true;
+	return false;
 }
 
 static void give_back(struct mover *m, gfn_t gfn)
@@ -190,8 +195,8 @@ static void give_back(struct mover *m, gfn_t gfn)
 		set_there(m, node, gfn, false);
 		MOVER_COUNT(m, given_back, 1);
 	}
-	if (mover_is_home(m->vm, gfn))
-		shim_clear_away(m->vm, gfn);	/* after a collapse */
+	if (mover_is_home(m->vm, gfn) && !mover_has_copies(m->vm, gfn))
+		shim_clear_away(m->vm, gfn);	/* its copies have become one, and all know by now */
 }
 
 /* Since phase[] was noted. */

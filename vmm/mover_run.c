@@ -6,7 +6,7 @@
  *   mmu_remap_begin()		no sPTE maps it
  *   the kicks			no processor has it cached
  *   commit			copied; faults fill from the new place
- *   AWAY taken off		if that is home
+ *   AWAY taken off		if that is home, and there are no copies elsewhere
  * Between begin and commit whoever wants the frame waits: a fault comes again, an update is put off.
  */
 #include <errno.h>
@@ -22,53 +22,79 @@ static uint64_t now_ns(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-/* The frame was, and is, at home alone. Claimed. */
-static void stays_home(struct mover *m, gfn_t gfn)
-{
-	if (mover_is_home(m->vm, gfn))
-		shim_clear_away(m->vm, gfn);
-}
-
 static bool moves(const struct batch_item *it)
 {
 	return !it->result && it->kind != NUMA_COLLAPSE;
 }
 
+/* Nothing came of it. What was AWAY before is so still: perhaps its copies have just become one, and not all know. */
+static void give_up(struct mover *m, struct batch_item *it, int error)
+{
+	it->result = error;
+	if (it->set_away)
+		shim_clear_away(m->vm, it->gfn);
+	it->set_away = false;
+}
+
 static void begin(struct vcpu *v, struct mover *m)
 {
-	for (unsigned i = 0; i < m->nr_items; i++)
-		if (moves(&m->items[i]) && !shim_set_away(m->vm, m->items[i].gfn))
-			m->items[i].result = -EBUSY;
+	for (unsigned i = 0; i < m->nr_items; i++) {
+		struct batch_item *it = &m->items[i];
+
+		if (moves(it) && !shim_set_away(m->vm, it->gfn, &it->set_away))
+			it->result = -EBUSY;
+	}
 	if (!shim_wait_outside(m->vm)) {
 		m->stopped_inside = true;
 		MOVER_COUNT(m, stopped_inside, 1);
 	}
 	for (unsigned i = 0; i < m->nr_items; i++) {
 		struct batch_item *it = &m->items[i];
+		int r = 0;
 
-		if (!it->result)
-			it->result = m->stopped_inside ? -EBUSY : mmu_remap_begin(v->mmu, it->gfn);
 		if (it->result)
-			stays_home(m, it->gfn);
+			continue;
+		if (it->kind == NUMA_COLLAPSE)
+			mmu_collapse(v->mmu, it->gfn);	/* -EAGAIN: until the kicks are done; they follow */
+		else
+			r = m->stopped_inside ? -EBUSY : mmu_remap_begin(v->mmu, it->gfn);
+		if (r)
+			give_up(m, it, r);
 	}
+}
+
+static int commit(struct vcpu *v, struct mover *m, const struct batch_item *it)
+{
+	int r;
+
+	if (it->kind == NUMA_REPLICATE) {
+		r = mmu_replicate(v->mmu, it->gfn, it->at);
+		if (!r)
+			MOVER_COUNT(m, replicated, 1);
+		return r;
+	}
+	r = mmu_remap_commit(v->mmu, it->gfn, it->to);
+	if (r)
+		return r;
+	MOVER_COUNT(m, moved, 1);
+	if (it->to.n == it->gfn.n)
+		shim_clear_away(m->vm, it->gfn);
+	return 0;
 }
 
 static void finish(struct vcpu *v, struct mover *m, bool kicked)
 {
 	for (unsigned i = 0; i < m->nr_items; i++) {
 		struct batch_item *it = &m->items[i];
+		int r;
 
 		if (!moves(it))
 			continue;
-		if (!kicked)
-			it->result = -ESHUTDOWN;
-		else
-			it->result = mmu_remap_commit(v->mmu, it->gfn, it->to);
-		if (it->result)
+		r = kicked ? commit(v, m, it) : -ESHUTDOWN;
+		if (r) {
 			mmu_remap_abort(v->mmu, it->gfn);
-		else
-			MOVER_COUNT(m, moved, 1);
-		stays_home(m, it->gfn);
+			give_up(m, it, r);
+		}
 	}
 }
 
@@ -104,6 +130,7 @@ int mover_run_home(struct vcpu *v, gfn_t gfn)
 		mmu_remap_abort(v->mmu, gfn);
 	else
 		MOVER_COUNT(m, home_for_pin, 1);
-	stays_home(m, gfn);
+	if (!r)
+		shim_clear_away(m->vm, gfn);
 	return r;
 }

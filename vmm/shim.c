@@ -273,10 +273,11 @@ int shim_pin(struct vcpu *v, gfn_t table, unsigned level)
 
 /* ---- frames that are not at home (shim_abi.h) --------------------------------------------------------------------------- */
 
-bool shim_set_away(struct vm *vm, gfn_t gfn)
+bool shim_set_away(struct vm *vm, gfn_t gfn, bool *was_not)
 {
 	uint8_t *byte, old;
 
+	*was_not = false;
 	if (!shim_on(vm))
 		return true;
 	byte = pin_byte(vm, gfn);
@@ -285,6 +286,7 @@ bool shim_set_away(struct vm *vm, gfn_t gfn)
 		if (old & ~SHIM_AWAY)
 			return false;
 	while (!__atomic_compare_exchange_n(byte, &old, SHIM_AWAY, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	*was_not = !old;
 	return true;
 }
 

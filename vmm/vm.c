@@ -155,6 +155,8 @@ static int make_mmu(struct vm *vm)
 		.preset_ad = true,
 		.sample_every = vm->config->sample_every,
 		.table_kick_min = vm->kick->table_min,
+		.collapsed = mover_collapsed,
+		.collapsed_arg = vm,
 		.audit = vm->config->audit,
 	};
 

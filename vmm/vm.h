@@ -434,9 +434,9 @@ bool shim_sync_others(struct vcpu *v);
 void shim_owes(struct vcpu *v, bool yes);
 /* The guest pins or unpins (level 0) a table by a hypercall that the VMM does. 0 or -EINVAL. */
 int shim_pin(struct vcpu *v, gfn_t table, unsigned level);
-/* From now on no shim uses the frame by its number once shim_wait_outside() has said true. False: the frame is pinned. Any
- * thread, as the next two. */
-bool shim_set_away(struct vm *vm, gfn_t gfn);
+/* From now on no shim uses the frame by its number once shim_wait_outside() has said true. False: the frame is pinned. *was_not:
+ * it was not AWAY before. Any thread, as the next two. */
+bool shim_set_away(struct vm *vm, gfn_t gfn, bool *was_not);
 void shim_clear_away(struct vm *vm, gfn_t gfn);
 /* Waits some microseconds for shims that had looked before. False: one was stopped half way, try later. */
 bool shim_wait_outside(struct vm *vm);
