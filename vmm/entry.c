@@ -487,7 +487,8 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e, bool all)
 		PROBE(kick__done, v->id);
 		v->kicks_out = false;
 		v->flush = true;
-		shim_owes(v, false);
+		if (!all)	/* on the way in; who calls vcpu_do_kicks() may go on to work for others */
+			shim_owes(v, false);
 	}
 	return true;
 }

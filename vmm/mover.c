@@ -121,7 +121,6 @@ void mover_serve(struct vcpu *v)
 	    v->nr_kicks || !atomic_compare_exchange_strong(&m->state, &waiting, BATCH_TAKEN))
 		return;
 	mover_run(v);
-	shim_owes(v, true);
 	pthread_mutex_lock(&m->done_lock);
 	atomic_store(&m->state, BATCH_DONE);
 	pthread_cond_signal(&m->done);

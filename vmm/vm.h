@@ -429,8 +429,8 @@ void shim_sync_out(struct vcpu *v);
 /* Takes up what other vCPUs' shims have written down. On the thread of `v`; true: there was something. Before anything that
  * the guest may rely on to see another vCPU's finished updates: flushes, loads, pins, true faults. */
 bool shim_sync_others(struct vcpu *v);
-/* Whether the vCPU may have changed, on behalf of others, what is not in force yet: true while it is out of the guest, false
- * before it sleeps. */
+/* Whether the vCPU may have changed, on behalf of others, what is not in force yet: true while it is out of the guest, but when
+ * it sleeps. */
 void shim_owes(struct vcpu *v, bool yes);
 /* The guest pins or unpins (level 0) a table by a hypercall that the VMM does. 0 or -EINVAL. */
 int shim_pin(struct vcpu *v, gfn_t table, unsigned level);

@@ -36,8 +36,10 @@ static void serve(struct vcpu *v)
 	if (!mover_wanted(v))
 		return;
 	atomic_store(&v->blocked, false);
+	shim_owes(v, true);
 	mover_serve(v);
-	shim_owes(v, false);
+	if (vcpu_do_kicks(v))
+		shim_owes(v, false);
 	atomic_store(&v->blocked, true);
 }
 

@@ -102,6 +102,7 @@ long xen_vcpu_down(struct vcpu *v)
 	shim_owes(v, false);
 	if (vcpu_park(v))
 		xen_runstate(v, RUNSTATE_running);
+	shim_owes(v, true);
 	return 0;
 }
 
@@ -144,6 +145,7 @@ bool xen_vcpu_start(struct vcpu *v)
 	struct vcpu_guest_context *c = atomic_exchange(&v->start, NULL);
 	bool ok;
 
+	shim_owes(v, true);	/* a load takes up what others have written down */
 	if (!c)
 		return true;
 	v->mode = MMU_KERNEL;

@@ -12,6 +12,7 @@
  * NO_OWES	it is not looked at
  * OWES_LATE	a vCPU that has left the guest takes up the rings before it says that it owes
  * OWES_SHORT	it says that it owes nothing when it goes in, not when its kicks are over
+ * OWES_DROPPED	kicks done in the middle of an exit end it, whatever the vCPU does next
  * COUNT_EARLY	the shim counts a removal before the line is in the ring
  */
 #define VERSIONS	2
@@ -208,6 +209,10 @@ inline flush(me)
 inline exit(me)
 {
 	leave(me);
+#ifdef OWES_DROPPED
+	atomic { pending[me] = false; tlb[me] = NONE; tlb[1 - me] = NONE };
+	owes[me] = false;
+#endif
 	if
 	:: flush(me)
 	:: mine == 0
