@@ -27,9 +27,13 @@ stress ", helper, audit" 3 10 --helper=on --audit=1
 initrd=$UMBRA_BUILD/initrd.cpio.gz
 [ -e "$initrd" ] || { skip "Debian with several vCPUs" "no $initrd: make initrd"; finish; }
 for n in 2 4 8; do
-	run -q -c $n -k "$UMBRA_CACHE/vmlinuz" -i "$initrd" --timeout 150s -p umbra.run=selftest --expect '^UMBRA-RESULT ok'
+	run -q -c $n -k "$UMBRA_CACHE/vmlinuz" -i "$initrd" --timeout 150s -p umbra.run=selftest --expect '^UMBRA-RESULT ok' \
+		--stats "$tmp/stats-$n"
 	check "Debian, selftest, $n vCPUs" "exit status $status" test "$status" = 0
 done
+# More vCPUs than cores: who waits for a spinlock sleeps.
+check "Debian, 8 vCPUs: spinlock waiters poll" "no SCHEDOP_poll was counted" \
+	grep -qE '"polls": *[1-9]' "$tmp/stats-8"
 
 # A script in the guest, on the console: the shell of the guest's init reads it.
 cat >"$tmp/plug" <<'END'

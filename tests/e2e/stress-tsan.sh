@@ -40,6 +40,7 @@ asks=3
 races "TSan: stress, 2 vCPUs" '^VERDICT pass' -c 2 "${stress[@]}" -p "cpus=2 seconds=8 seed=${SEED:-1}"
 races "TSan: stress, 3 vCPUs, helper, audit" '^VERDICT pass' -c 3 --helper=on --audit=1 "${stress[@]}" \
 	-p "cpus=3 seconds=5 seed=${SEED:-1}"
+races "TSan: stress, 4 vCPUs, on one core" '^VERDICT pass' -c 4 --vcpu-cpus=0 "${stress[@]}" -p "cpus=4 seconds=5 seed=${SEED:-1}"
 asks=0
 races "TSan: stress, 4 vCPUs, shim off" '^VERDICT pass' -c 4 --shim=off --gates=vmm "${stress[@]}" \
 	-p "cpus=4 seconds=3 seed=${SEED:-1}"
