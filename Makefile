@@ -77,7 +77,9 @@ unit-bins: $(UNIT_TESTS)        ## build the unit tests
 
 stress: all guests             ## all vCPUs against each other for an hour; STRESS_SECONDS=N
 	STRESS_ONLY=1 STRESS_SECONDS=$(or $(STRESS_SECONDS),3600) UMBRA_BUILD=$(abspath $(B)) bash tests/e2e/smp.sh
-.PHONY: stress
+numa-testbed: all guests initrd kernel	## moves between 2 and 4 nodes, npt=1 and npt=0, full and vanishing nodes: an hour
+	NUMA_LONG=1 UMBRA_BUILD=$(abspath $(B)) bash tests/e2e/numa-moves.sh
+.PHONY: stress numa-testbed
 
 check:                          ## every test there is; STEPS="unit boot" picks some
 	$(Q)scripts/deps --without perf
