@@ -51,7 +51,7 @@ static int connect_to(const char *path)
 
 static int send_line(int fd, const char *request, int64_t until)
 {
-	char line[256];
+	char line[1024];
 	size_t at = 0, size = snprintf(line, sizeof line, "%s\n", request);
 	ssize_t n;
 	int r;

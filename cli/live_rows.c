@@ -18,6 +18,7 @@ static const struct {
 	[LIVE_EMULATED] = { "emulated", true },
 	[LIVE_VCPU] = { "vCPU", false },
 	[LIVE_MMU] = { "shadow MMU", false },
+	[LIVE_NUMA] = { "NUMA manager", false },
 	[LIVE_OTHER] = { "other", false },
 };
 
@@ -50,6 +51,7 @@ static const struct {
 	{ "total.emulated", LIVE_EMULATED },
 	{ "total", LIVE_VCPU },
 	{ "mmu", LIVE_MMU },
+	{ "numa.manager", LIVE_NUMA },
 };
 
 const char *live_group_title(enum live_group group)

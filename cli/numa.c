@@ -10,33 +10,41 @@
 #include "cli/cli.h"
 #include "cli/numa.h"
 
-/* Moving works for half a second and then answers; but the kernel can take long over 512 pages of a vCPU that has no processor. */
+/* Moving works for half a second and then answers; but the kernel can take long over 512 pages. */
 #define TIMEOUT_S	30
+
+#define FRAME_MAX	(1ull << 40)
 
 struct numa_options {
 	const struct numa_verb *verb;	/* NULL: not named yet */
 	const char *guest;		/* NULL: the only one */
 	int64_t vcpu, node;		/* -1: not given */
 	bool has_range;
+	const char *policy;		/* NULL: not named */
+	unsigned last;			/* decisions; 0: not given */
 	uint64_t first, count;		/* has_range; count is not 0 */
 	bool json;
 };
 
 struct numa_verb {
 	const char *name;
+	bool takes_policy;		/* a word, which comes before that for the guest */
 	unsigned takes;			/* bit per OPT_: the options that mean something */
 	int (*run)(const struct numa_options *o, struct live *l, char why[static LIVE_WHY]);
 };
 
-enum { OPT_VCPU = 256, OPT_NODE, OPT_RANGE, OPT_JSON };
+enum { OPT_VCPU = 256, OPT_NODE, OPT_RANGE, OPT_LAST, OPT_JSON };
 
 static const struct argp_option options[] = {
 	{ "vcpu", OPT_VCPU, "V", 0, "move: this vCPU, to the processors of --node", 0 },
 	{ "range", OPT_RANGE, "FIRST[-LAST|+COUNT]", 0, "map, move: these frames (4 KiB each) of the guest", 0 },
 	{ "node", OPT_NODE, "N", 0, "move: to this node of the host", 0 },
+	{ "last", OPT_LAST, "N", 0, "explain: so many decisions, the last ones (default 20)", 0 },
 	{ "json", OPT_JSON, NULL, 0, "Print JSON", 0 },
 	{ NULL },
 };
+
+#define WORD_LETTERS	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,=-_."
 
 #define TAKES(key)	(1u << ((key) - OPT_VCPU))
 
@@ -46,7 +54,7 @@ static int ask(struct live *l, json_t **reply, char why[static LIVE_WHY], const 
 	__attribute__((format(printf, 4, 5)));
 static int ask(struct live *l, json_t **reply, char why[static LIVE_WHY], const char *fmt, ...)
 {
-	char request[256];
+	char request[1024];
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -71,16 +79,19 @@ static int print(const struct numa_options *o, json_t *reply, void (*table)(FILE
 
 static int run_show(const struct numa_options *o, struct live *l, char why[static LIVE_WHY])
 {
-	json_t *info = NULL, *show = NULL;
-	int r = ask(l, &info, why, "info");
+	json_t *info = NULL, *describe = NULL, *show = NULL;
+	int r = ask(l, &show, why, "numa show");
 
-	if (!r)
-		r = ask(l, &show, why, "numa show");
 	if (!r && o->json)
-		r = print(o, json_incref(show), NULL);
-	else if (!r)
-		numa_print_show(stdout, info, show);
+		return print(o, show, NULL);
+	if (!r)
+		r = ask(l, &info, why, "info");
+	if (!r)
+		r = ask(l, &describe, why, "describe");
+	if (!r)
+		numa_print_show(stdout, info, describe, show);
 	json_decref(show);
+	json_decref(describe);
 	json_decref(info);
 	return r;
 }
@@ -186,15 +197,48 @@ static int run_move(const struct numa_options *o, struct live *l, char why[stati
 	return r ? r : print(o, reply, numa_print_move);
 }
 
+static int run_explain(const struct numa_options *o, struct live *l, char why[static LIVE_WHY])
+{
+	json_t *reply;
+	int r = o->last ? ask(l, &reply, why, "numa explain %u", o->last) : ask(l, &reply, why, "numa explain");
+
+	return r ? r : print(o, reply, numa_print_explain);
+}
+
+static int run_policy(const struct numa_options *o, struct live *l, char why[static LIVE_WHY])
+{
+	json_t *reply;
+	int r = ask(l, &reply, why, "numa policy %s", o->policy);
+
+	return r ? r : print(o, reply, numa_print_policy);
+}
+
 /* ---- the command line ------------------------------------------------------------------------------------------------- */
 
 static const struct numa_verb verbs[] = {
-	{ "show", 0, run_show },
-	{ "map", TAKES(OPT_RANGE), run_map },
-	{ "move", TAKES(OPT_RANGE) | TAKES(OPT_VCPU) | TAKES(OPT_NODE), run_move },
+	{ .name = "show", .run = run_show },
+	{ .name = "map", .run = run_map, .takes = TAKES(OPT_RANGE) },
+	{ .name = "explain", .run = run_explain, .takes = TAKES(OPT_LAST) },
+	{ .name = "move", .run = run_move, .takes = TAKES(OPT_RANGE) | TAKES(OPT_VCPU) | TAKES(OPT_NODE) },
+	{ .name = "policy", .run = run_policy, .takes_policy = true },
 };
 
 #define NR_VERBS	(sizeof verbs / sizeof *verbs)
+
+/* Decimal, or 0x and hex as in 'explain'. */
+static int parse_frame(const char *text, uint64_t min, uint64_t *out)
+{
+	unsigned long long n;
+	int end = 0;
+
+	if (text[0] != '0' || (text[1] != 'x' && text[1] != 'X'))
+		return cli_parse_uint(text, min, FRAME_MAX, out);
+	if (strlen(text) > 14 || !text[2] || text[2 + strspn(text + 2, "0123456789abcdefABCDEF")] ||
+	    sscanf(text + 2, "%llx%n", &n, &end) != 1 || n < min || n > FRAME_MAX)
+		return -EINVAL;
+	*out = n;
+	return 0;
+}
 
 static int parse_range(const char *text, uint64_t *first, uint64_t *count)
 {
@@ -207,12 +251,12 @@ static int parse_range(const char *text, uint64_t *first, uint64_t *count)
 		return -EINVAL;
 	memcpy(start, text, n);
 	start[n] = '\0';
-	r = cli_parse_uint(start, 0, 1ull << 40, first);
+	r = parse_frame(start, 0, first);
 	if (r || !text[n]) {
 		*count = 1;
 		return r;
 	}
-	r = cli_parse_uint(text + n + 1, text[n] == '-' ? *first : 1, 1ull << 40, &end);
+	r = parse_frame(text + n + 1, text[n] == '-' ? *first : 1, &end);
 	*count = text[n] == '-' ? end - *first + 1 : end;
 	return r;
 }
@@ -230,12 +274,16 @@ static int take_word(struct numa_options *o, const char *arg)
 			o->verb = &verbs[i];
 			return 0;
 		}
+	if (o->verb && o->verb->takes_policy && !o->policy) {
+		o->policy = arg;
+		return 0;
+	}
 	if (o->guest) {
 		fprintf(stderr, "umbra numa: one guest at a time, not '%s' as well\n", arg);
 		return EINVAL;
 	}
 	if (!o->verb && !strpbrk(arg, "/0123456789")) {
-		fprintf(stderr, "umbra numa: '%s' is none of: show, map, move\n", arg);
+		fprintf(stderr, "umbra numa: '%s' is none of: show, map, explain, move, policy\n", arg);
 		return EINVAL;
 	}
 	o->guest = arg;
@@ -263,6 +311,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			return bad_value("range", arg, "want FIRST, FIRST-LAST or FIRST+COUNT, in frames of 4 KiB");
 		o->has_range = true;
 		return 0;
+	case OPT_LAST:
+		if (cli_parse_uint(arg, 1, NUMA_LOG_KEPT, &n))
+			return bad_value("last", arg, "want how many decisions, as many as are kept at most, 512");
+		o->last = n;
+		return 0;
 	case OPT_JSON:
 		o->json = true;
 		return 0;
@@ -285,8 +338,16 @@ static bool meaningless(const struct numa_options *o, bool given, int key, const
 static bool complete(const struct numa_options *o)
 {
 	if (meaningless(o, o->vcpu >= 0, OPT_VCPU, "vcpu") || meaningless(o, o->has_range, OPT_RANGE, "range") ||
-	    meaningless(o, o->node >= 0, OPT_NODE, "node"))
+	    meaningless(o, o->node >= 0, OPT_NODE, "node") || meaningless(o, o->last, OPT_LAST, "last"))
 		return false;
+	if (o->verb->takes_policy && !o->policy) {
+		fprintf(stderr, "umbra numa policy: want a policy, such as auto or migrate,interval=200; 'umbra run --numa=help' lists them\n");
+		return false;
+	}
+	if (o->policy && (strlen(o->policy) >= NUMA_POLICY_TEXT || strspn(o->policy, WORD_LETTERS) < strlen(o->policy))) {
+		fprintf(stderr, "umbra numa policy: that is no policy; 'umbra run --numa=help' lists them\n");
+		return false;
+	}
 	if (o->verb->run != run_move || ((o->vcpu >= 0) != o->has_range && o->node >= 0))
 		return true;
 	fprintf(stderr, "umbra numa move: want --node and one of --vcpu and --range\n");
@@ -298,10 +359,11 @@ int cli_numa(int argc, char **argv)
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse_option,
-		.args_doc = "[show|map|move] [PID|SOCKET]",
+		.args_doc = "[show|map|explain|move|policy NAME[,KEY=N...]] [PID|SOCKET]",
 		.doc = "Which nodes of the host a running guest's memory and vCPUs are on, by the kernel's word: 'show' in numbers, "
-		       "'map' frame by frame. 'move' moves a vCPU or a range of frames while the guest runs. The guest is named by the "
-		       "pid of its 'umbra run' or by its control socket; without either it is the only one that runs.\v"
+		       "'map' frame by frame. 'explain' says what was moved and why. 'move' moves a vCPU or a range of frames while "
+		       "the guest runs, 'policy' changes its policy. The guest is named by the pid of its 'umbra run' or by its control "
+		       "socket; without either it is the only one that runs.\v"
 		       "Exit codes: 0 done, 1 no such guest, no answer, or it cannot be done, 2 usage, or several guests to choose "
 		       "from.",
 	};

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/numa.h"
 
+#define WIDTH		100u
 #define MIB_FRAMES	256.0
 #define NODES_SHOWN	4u		/* beside each other; more go to the next lines */
 #define ROWS_MAX	24u		/* runs of `map` that are printed as rows */
@@ -57,6 +58,15 @@ static double cell_mib(const struct memory_row *row, const json_t *node)
 	return json_is_integer(json_object_get(node, row->member)) ? integer(node, row->member) / 1048576.0 : -1;
 }
 
+static bool row_known(const struct memory_row *row, const json_t *nodes)
+{
+	bool known = !row->member ? json_is_object(row->all) : json_array_size(nodes) > 0;
+
+	for (unsigned i = 0; row->member && i < json_array_size(nodes); i++)
+		known = known && cell_mib(row, json_array_get(nodes, i)) >= 0;
+	return known;
+}
+
 /* With the last two columns. */
 static void print_sums(FILE *to, const struct memory_row *row, const json_t *nodes)
 {
@@ -72,14 +82,8 @@ static void print_sums(FILE *to, const struct memory_row *row, const json_t *nod
 static void print_row(FILE *to, const struct memory_row *row, const json_t *nodes, unsigned from)
 {
 	fprintf(to, "  %-18s", row->title);
-	for (unsigned i = from; i < json_array_size(nodes) && i < from + NODES_SHOWN; i++) {
-		double n = cell_mib(row, json_array_get(nodes, i));
-
-		if (n < 0)
-			fprintf(to, " %12s", "?");
-		else
-			fprintf(to, " %12.2f", n);
-	}
+	for (unsigned i = from; i < json_array_size(nodes) && i < from + NODES_SHOWN; i++)
+		fprintf(to, " %12.2f", cell_mib(row, json_array_get(nodes, i)));
 	if (!from)
 		print_sums(to, row, nodes);
 	fputc('\n', to);
@@ -91,6 +95,7 @@ static void print_memory(FILE *to, const json_t *show, const json_t *nodes)
 	const json_t *pool = json_object_get(show, "shadow_pool_frames");
 	const struct memory_row rows[] = {
 		{ .title = "guest", .all = guest },
+		{ .title = "... its copies", .all = json_object_get(show, "guest_copies") },
 		{ .title = "shadow tables", .all = pool },
 		{ .title = "rest of monitor", .all = monitor, .but = pool },
 		{ .title = "host, free", .member = "free_bytes" },
@@ -108,7 +113,7 @@ static void print_memory(FILE *to, const json_t *show, const json_t *nodes)
 			fprintf(to, "%13s%15s", "all", "not allocated");
 		fputc('\n', to);
 		for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
-			if (rows[i].member || json_is_object(rows[i].all))
+			if (row_known(&rows[i], nodes))
 				print_row(to, &rows[i], nodes, from);
 	}
 }
@@ -126,16 +131,106 @@ static void print_distances(FILE *to, const json_t *nodes)
 	}
 }
 
+/* "81.3%" of samples, or "". */
+static const char *share_text(int64_t part, int64_t rest, char to[static 16])
+{
+	double all = (double)part + rest;
+
+	*to = 0;
+	if (all > 0)
+		snprintf(to, 16, "%.1f%%", 100 * part / all);
+	return to;
+}
+
+/* Accesses that were seen, where a manager looks. */
+static void print_samples(FILE *to, const json_t *v)
+{
+	char share[16];
+
+	if (json_object_get(v, "samples_local"))
+		fprintf(to, " %12" PRId64 " %12" PRId64 " %7s", integer(v, "samples_local"), integer(v, "samples_remote"),
+			share_text(integer(v, "samples_local"), integer(v, "samples_remote"), share));
+}
+
 static void print_vcpus(FILE *to, const json_t *vcpus)
 {
-	fprintf(to, "\n  %4s %10s %6s   %s\n", "vCPU", "processor", "node", "may run on");
+	bool samples = json_object_get(json_array_get(vcpus, 0), "samples_local");
+
+	fprintf(to, "\n  %4s %10s %6s   %-*s", "vCPU", "processor", "node", samples ? 12 : 0, "may run on");
+	fprintf(to, samples ? " %12s %12s %7s\n" : "\n", "local", "remote", "local");
 	for (unsigned i = 0; i < json_array_size(vcpus); i++) {
 		const json_t *v = json_array_get(vcpus, i);
 		char id[16], cpu[16], node[16], where[64];
 
-		fprintf(to, "  %4s %10s %6s   %s\n", known(v, "vcpu", id), known(v, "cpu", cpu), known(v, "node", node),
-			live_clean(live_text(v, "may_run_on", "?"), where, sizeof where));
+		fprintf(to, "  %4s %10s %6s   %-*s", known(v, "vcpu", id), known(v, "cpu", cpu), known(v, "node", node),
+			samples ? 12 : 0, live_clean(live_text(v, "may_run_on", "?"), where, sizeof where));
+		print_samples(to, v);
+		fputc('\n', to);
 	}
+}
+
+/* "key=value" of what an object has, in lines of WIDTH. */
+static void print_pairs(FILE *to, const json_t *pairs)
+{
+	unsigned column = WIDTH;
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)pairs, key, value) {
+		char name[32], pair[64];
+		unsigned n = snprintf(pair, sizeof pair, " %s=%" JSON_INTEGER_FORMAT, live_clean(key, name, sizeof name),
+				      json_integer_value(value));
+
+		if (column + n > WIDTH) {
+			fprintf(to, "\n ");
+			column = 1;
+		}
+		column += n;
+		fputs(pair, to);
+	}
+}
+
+static void print_policy(FILE *to, const json_t *show)
+{
+	static const char *const options[] = { "membind", "preferred", "cpunodebind" };
+	const json_t *nodes = json_object_get(show, "nodes");
+	char text[80], number[16];
+
+	fprintf(to, "policy %s", live_clean(live_text(show, "policy", "?"), text, sizeof text));
+	for (unsigned i = 0; i < sizeof options / sizeof *options; i++) {
+		const json_t *value = json_object_get(show, options[i]);
+
+		if (json_is_string(value) || json_is_integer(value))
+			fprintf(to, " --%s=%s", options[i], json_is_string(value) ?
+				live_clean(json_string_value(value), text, sizeof text) : known(show, options[i], number));
+	}
+	fprintf(to, ", %zu %snode%s", json_array_size(nodes), json_is_true(json_object_get(show, "made_up")) ? "made-up " : "",
+		json_array_size(nodes) == 1 ? ": all memory and every vCPU is there" : "s");
+	print_pairs(to, live_at(show, "manager.parameters"));
+	fputc('\n', to);
+}
+
+/* What there is now of things moved, and what was done. */
+static void print_manager(FILE *to, const json_t *manager, const json_t *texts)
+{
+	const json_t *now = json_object_get(manager, "now"), *value;
+	double share = live_number(now, "recent_local_share", -1);
+	const char *key;
+
+	if (!json_is_object(manager))
+		return;
+	fprintf(to, "\nmoved: %" PRId64 " frames away from home, %" PRId64 " with copies, %" PRId64 " moves pending", integer(now, "away"),
+		integer(now, "copies"), integer(now, "pending"));
+	if (share >= 0)
+		fprintf(to, "; of late %.1f%% of sampled accesses local", 100 * share);
+	fprintf(to, "%s\n", json_is_true(json_object_get(now, "resting")) ? "; resting: moves did not pay" : "");
+	json_object_foreach((json_t *)manager, key, value)
+		if (json_is_integer(value) && json_integer_value(value)) {
+			char name[32], what[64];
+
+			fprintf(to, "  %-18s %14" JSON_INTEGER_FORMAT "  %s\n", live_clean(key, name, sizeof name), json_integer_value(value),
+				live_clean(live_text(texts, key, ""), what, sizeof what));
+		}
 }
 
 /* What the guest is told. */
@@ -154,19 +249,19 @@ static void print_vnodes(FILE *to, const json_t *vnodes)
 	}
 }
 
-void numa_print_show(FILE *to, const json_t *info, const json_t *show)
+void numa_print_show(FILE *to, const json_t *info, const json_t *describe, const json_t *show)
 {
 	const json_t *nodes = json_object_get(show, "nodes");
-	char policy[80];
 
 	live_print_title(to, info, live_number(info, "pid", 0));
-	fprintf(to, "\npolicy %s, %zu node%s\n", live_clean(live_text(show, "policy", "?"), policy, sizeof policy),
-		json_array_size(nodes), json_array_size(nodes) == 1 ? ": all memory and every vCPU is there" : "s");
+	fputc('\n', to);
+	print_policy(to, show);
 	if (json_array_size(nodes) > 1) {
 		print_memory(to, show, nodes);
 		print_distances(to, nodes);
 	}
 	print_vcpus(to, json_object_get(show, "vcpus"));
+	print_manager(to, json_object_get(show, "manager"), live_at(describe, "numa.manager"));
 	print_vnodes(to, json_object_get(show, "vnuma"));
 }
 
@@ -264,4 +359,25 @@ void numa_print_move(FILE *to, const json_t *move)
 		fprintf(to, ", %" PRId64 " stay where they are: %s", integer(move, "failed"),
 			live_clean(live_text(move, "error", "?"), why, sizeof why));
 	fputc('\n', to);
+}
+
+/* ---- explain, policy -------------------------------------------------------------------------------------------------- */
+
+void numa_print_explain(FILE *to, const json_t *explain)
+{
+	const json_t *list = json_object_get(explain, "decisions");
+	char text[512];
+
+	for (unsigned i = 0; i < json_array_size(list); i++)
+		fprintf(to, "%s\n", live_clean(live_text(json_array_get(list, i), "text", "?"), text, sizeof text));
+	if (!json_array_size(list))
+		fprintf(to, "%s\n", json_is_true(json_object_get(explain, "moves_pages")) ? "nothing was moved so far" :
+			"nothing was moved, and will be: the guest was not started with a policy that moves pages");
+}
+
+void numa_print_policy(FILE *to, const json_t *policy)
+{
+	char text[NUMA_POLICY_TEXT];
+
+	fprintf(to, "policy %s\n", live_clean(live_text(policy, "policy", "?"), text, sizeof text));
 }

@@ -11,8 +11,6 @@
 #define BUSY_ROUNDS	2u	/* a frame that was busy is tried again after so many rounds, twice as many each time */
 #define BUSY_MAX	7u
 #define FULL_ROUNDS	20u	/* ... and a node that was full */
-#define DWELL_ROUNDS	8u	/* after a move a page stays for so many rounds, twice as many with each */
-#define DWELL_MAX	6u
 
 bool act_want(struct numa_manager *m, const struct wish *wish)
 {
@@ -76,9 +74,7 @@ static void book_done(struct numa_manager *m, const struct numa_move *move)
 
 	f->busy = 0;
 	f->watched = 0;
-	heat_disturb(m, move->gfn);
 	f->moves += f->moves < UINT8_MAX;
-	f->frozen = m->round + (DWELL_ROUNDS << (f->moves < DWELL_MAX ? f->moves : DWELL_MAX));
 	switch (move->kind) {
 	case NUMA_MIGRATE:
 		set_copies(m, f, 0);

@@ -19,17 +19,12 @@ static unsigned nearest(const struct numa_page *p, unsigned from, uint8_t mask)
 int64_t policy_gain_ns(const uint64_t *value, const struct numa_page *p, uint8_t mask)
 {
 	uint8_t now = p->copies ? p->copies : 1u << p->at;
-	int64_t saved = 0, most = 1;
+	int64_t saved = 0;
 
-	for (unsigned i = 0; i < p->nr_places; i++) {
-		if (!p->hits[i])
-			continue;
-		saved += p->hits[i] * ((int64_t)nearest(p, i, now) - nearest(p, i, mask));
-		if (p->hits[i] > most)
-			most = p->hits[i];
-	}
-	/* The node that used it most will in every round, the others as much less as they did. */
-	return saved * (int64_t)(value[NUMA_JUDGE] * value[NUMA_WEIGHT] * value[NUMA_LOCAL_NS]) / (10 * most);
+	for (unsigned i = 0; i < p->nr_places; i++)
+		if (p->hits[i])
+			saved += p->hits[i] * ((int64_t)nearest(p, i, now) - nearest(p, i, mask));
+	return saved * (int64_t)(value[NUMA_WEIGHT] * value[NUMA_LOCAL_NS]) / (10 * (int64_t)NUMA_SAMPLE);
 }
 
 uint8_t policy_users(const struct numa_page *p)

@@ -1,17 +1,14 @@
 /*
- * heat.c - who uses what: what vCPU threads note without waiting, and the manager's books of it.
+ * heat.c - who uses what: counters that vCPU threads bump without waiting, and the manager's books of them.
  *
- * Everything shared is a relaxed atomic. A note says who used the frame, then marks it; the manager unmarks it, then takes what
- * was said. A note in between is found with the frame's next one: late, not lost.
+ * Everything shared is a relaxed atomic. A note bumps its counter, then marks the frame; the manager unmarks, then takes the
+ * counter. A note in between is found with the frame's next one: late, not lost.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "numa/internal.h"
-
-#define SETTLED_ROUNDS	8u
-#define SETTLED_MAX	5u	/* doublings */
 
 static uint64_t words(const struct numa_manager *m)
 {
@@ -29,9 +26,8 @@ int heat_create(struct numa_manager *m)
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return -ENOMEM;
-	h->used = calloc(n, 1);
+	h->fresh = calloc(n, places);
 	h->wrote = calloc(n, 1);
-	h->disturbed = calloc(n, 1);
 	h->stands = calloc(n, 1);
 	h->touched = calloc(words(m), 8);
 	h->summary = calloc((words(m) + 63) / 64, 8);
@@ -41,7 +37,7 @@ int heat_create(struct numa_manager *m)
 	m->nr_regions = (n + REGION_FRAMES - 1) / REGION_FRAMES;
 	m->regions = calloc(m->nr_regions, sizeof *m->regions);
 	atomic_store_explicit(&m->heat, h, memory_order_release);
-	if (h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary && h->collapsed && m->frames && m->hits && m->regions)
+	if (h->fresh && h->wrote && h->stands && h->touched && h->summary && h->collapsed && m->frames && m->hits && m->regions)
 		return 0;
 	heat_destroy(m);
 	return -ENOMEM;
@@ -53,9 +49,8 @@ void heat_destroy(struct numa_manager *m)
 
 	if (!h)
 		return;
-	free(h->used);
+	free(h->fresh);
 	free(h->wrote);
-	free(h->disturbed);
 	free(h->stands);
 	free(h->touched);
 	free(h->summary);
@@ -86,12 +81,15 @@ static void bump(_Atomic uint64_t *counter)
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched)
 {
 	struct heat *h = atomic_load_explicit(&m->heat, memory_order_acquire);
-	uint8_t stands, left;
+	_Atomic uint8_t *fresh;
+	uint8_t n, stands;
 
 	if (!h || gfn >= m->machine.nr_gfns || node >= m->machine.nr_places || vcpu >= m->machine.nr_vcpus)
 		return;
-	if (!(atomic_load_explicit(&h->used[gfn], memory_order_relaxed) >> node & 1))
-		atomic_fetch_or_explicit(&h->used[gfn], 1u << node, memory_order_relaxed);
+	fresh = &h->fresh[gfn * m->machine.nr_places + node];
+	n = atomic_load_explicit(fresh, memory_order_relaxed);
+	if (n < UINT8_MAX)
+		atomic_store_explicit(fresh, n + 1, memory_order_relaxed);
 	if (write && !(atomic_load_explicit(&h->wrote[gfn], memory_order_relaxed) >> node & 1))
 		atomic_fetch_or_explicit(&h->wrote[gfn], 1u << node, memory_order_relaxed);
 	mark(h->touched, gfn);
@@ -100,11 +98,8 @@ void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned nod
 	stands = atomic_load_explicit(&h->stands[gfn], memory_order_relaxed);
 	if (stands)
 		bump(stands >> node & 1 ? &m->vcpus[vcpu].local : &m->vcpus[vcpu].remote);
-	left = atomic_load_explicit(&h->disturbed[gfn], memory_order_relaxed);
-	if (left)
-		atomic_store_explicit(&h->disturbed[gfn], left - 1, memory_order_relaxed);
-	if (left || watched)
-		bump(&m->vcpus[vcpu].caused);
+	if (watched)
+		bump(&m->vcpus[vcpu].watched);
 }
 
 void numa_note_collapsed(struct numa_manager *m, uint64_t gfn)
@@ -123,14 +118,6 @@ void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask)
 	atomic_store_explicit(&atomic_load_explicit(&m->heat, memory_order_relaxed)->stands[gfn], mask, memory_order_relaxed);
 }
 
-void heat_disturb(struct numa_manager *m, uint64_t gfn)
-{
-	/* A read and a write from each node, through the guest kernel's address and a user's. */
-	atomic_store_explicit(&atomic_load_explicit(&m->heat, memory_order_relaxed)->disturbed[gfn], 4 * m->machine.nr_places,
-			      memory_order_relaxed);
-	m->budget.disturbed++;
-}
-
 uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn)
 {
 	uint16_t *hits = &m->hits[gfn * m->machine.nr_places];
@@ -147,48 +134,27 @@ uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn)
 	return hits;
 }
 
-/* Nothing to be done, so no more faults are spent on it for a while: twice as long each time. */
-static void settle(struct numa_manager *m, struct frame *f)
+static void ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const uint16_t *hits)
 {
-	f->frozen = m->round + (SETTLED_ROUNDS << f->settled);
-	f->settled += f->settled < SETTLED_MAX;
-}
-
-/* Whether it wants anything. */
-static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const uint16_t *hits, bool remote)
-{
-	struct frame *f = &m->frames[gfn];
+	const struct frame *f = &m->frames[gfn];
 	struct numa_page p = {
 		.gfn = gfn, .nr_places = m->machine.nr_places, .distance = m->machine.distance, .at = at, .copies = f->copies,
 		.writers = f->writers | f->writers_before, .backoff = f->backoff, .hits = hits,
 		.quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
 	};
 	struct wish wish = { .gfn = gfn, .at = at, .writers = p.writers };
-	bool wants = false;
 
 	switch (m->config.policy->page(m->value, &p, &wish.w)) {
 	case NUMA_LEAVE_WRITE_SHARED:
 		manager_count(&m->stats.write_shared, 1);
-		settle(m, f);
-		break;
-	case NUMA_LEAVE:
-		if (remote)
-			settle(m, f);
-		break;
-	case NUMA_UNSURE:
-		if (!remote)
-			break;
-		f->frozen = m->round + wish.w.wait;
-		scan_focus(m, gfn);
 		break;
 	case NUMA_WANT:
-		wants = true;
-		f->settled = 0;
 		memcpy(wish.hits, hits, m->machine.nr_places * sizeof *hits);
 		act_want(m, &wish);
 		break;
+	case NUMA_LEAVE:
+		break;
 	}
-	return wants;
 }
 
 /* Books what is fresh of one frame that stands on node `at`. */
@@ -196,38 +162,39 @@ static void take_in(struct numa_manager *m, struct heat *h, uint64_t gfn, uint8_
 {
 	struct frame *f = &m->frames[gfn];
 	uint16_t *hits = heat_hits(m, gfn);
-	uint8_t used = atomic_exchange_explicit(&h->used[gfn], 0, memory_order_relaxed);
 	uint8_t wrote = atomic_exchange_explicit(&h->wrote[gfn], 0, memory_order_relaxed);
 	uint8_t mask = f->copies ? f->copies : 1u << at;
-	bool remote = false, wants = false;
+	bool remote = false;
 
 	heat_stands(m, gfn, mask);
-	f->used = m->round;
 	for (unsigned i = 0; i < m->machine.nr_places; i++) {
-		unsigned distance;
+		unsigned n = atomic_exchange_explicit(&h->fresh[gfn * m->machine.nr_places + i], 0, memory_order_relaxed);
+		unsigned distance, sum = hits[i] + n * NUMA_SAMPLE;
 
-		if (!(used >> i & 1))
+		if (!n)
 			continue;
-		hits[i] = hits[i] < UINT16_MAX - NUMA_SAMPLE ? hits[i] + NUMA_SAMPLE : UINT16_MAX;
+		hits[i] = sum < UINT16_MAX ? sum : UINT16_MAX;
 		distance = manager_distance(m, i, mask);
-		manager_count(&m->stats.samples, 1);
-		manager_count(mask >> i & 1 ? &m->stats.samples_local : &m->stats.samples_remote, 1);
-		manager_count(&m->stats.samples_distance, distance);
-		manager_count(&m->stats.recent, 1);
+		manager_count(&m->stats.samples, n);
+		manager_count(mask >> i & 1 ? &m->stats.samples_local : &m->stats.samples_remote, n);
+		manager_count(&m->stats.samples_distance, n * distance);
+		manager_count(&m->stats.recent, n);
 		if (mask >> i & 1)
-			manager_count(&m->stats.recent_local, 1);
+			manager_count(&m->stats.recent_local, n);
 		else
 			remote = true;
-		judge_saw(m, f, distance);
+		judge_saw(m, f, n, distance);
 	}
 	if (wrote) {
 		manager_count(&m->stats.samples_write, 1);
 		f->writers |= wrote;
 		f->watched = 0;		/* a write ends the watch */
 	}
+	scan_saw(m, gfn, remote);
 	if (m->config.policy && m->config.policy->page && m->round >= f->frozen)
-		wants = ask_policy(m, gfn, at, hits, remote);
-	scan_saw(m, gfn, remote, wants);
+		ask_policy(m, gfn, at, hits);
+	if (remote && m->round >= f->frozen)
+		scan_focus(m, gfn);
 }
 
 static void take_in_all(struct numa_manager *m, struct heat *h, const uint64_t *gfns, unsigned n)
@@ -286,9 +253,9 @@ void heat_forget(struct numa_manager *m)
 	if (!h)
 		return;
 	for (uint64_t i = 0; i < m->machine.nr_gfns; i++) {
-		atomic_store_explicit(&h->used[i], 0, memory_order_relaxed);
+		for (unsigned k = 0; k < m->machine.nr_places; k++)
+			atomic_store_explicit(&h->fresh[i * m->machine.nr_places + k], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->wrote[i], 0, memory_order_relaxed);
-		atomic_store_explicit(&h->disturbed[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->stands[i], 0, memory_order_relaxed);
 	}
 	for (uint64_t i = 0; i < words(m); i++) {

@@ -18,12 +18,10 @@
 #define JUDGED		64u
 #define JUDGE_WATCHES	8u	/* frames of one decision that are watched to judge it */
 
-/* What vCPU threads tell, wait-free. A node that uses a frame counts once in a round, however often that shows: a fault for a
- * read and another for a write are no sign of more use than one. */
+/* What vCPU threads tell: wait-free, and two of one node that note the same frame at once may count as one. */
 struct heat {
-	_Atomic uint8_t *used;		/* [gfn] mask of nodes that used it since it was collected ... */
-	_Atomic uint8_t *wrote;		/* ... and of those that wrote */
-	_Atomic uint8_t *disturbed;	/* [gfn] faults still to come because it was watched or moved, at most */
+	_Atomic uint8_t *fresh;		/* [gfn * nr_places + node] samples since they were collected */
+	_Atomic uint8_t *wrote;		/* [gfn] mask of nodes, since then */
 	_Atomic uint8_t *stands;	/* [gfn] mask of nodes it stood on when last looked up; 0: never */
 	_Atomic uint64_t *touched;	/* bit per frame with anything fresh ... */
 	_Atomic uint64_t *summary;	/* ... and per word of `touched` with any */
@@ -31,17 +29,16 @@ struct heat {
 };
 
 struct heat_vcpu {
-	_Alignas(64) _Atomic uint64_t local, remote, caused;
+	_Alignas(64) _Atomic uint64_t local, remote, watched;
 };
 
 /* What the manager knows of a frame. All zero: nothing. */
 struct frame {
 	uint32_t stamp;			/* round of its last ageing */
 	uint32_t watched;		/* since this round, and nobody wrote; 0: not */
-	uint32_t looked, used;		/* rounds of the last watch and of the last use that showed */
 	uint32_t frozen;		/* left alone until this round */
 	uint32_t window;		/* round that `moves` counts from */
-	uint8_t moves, busy, settled, backoff;
+	uint8_t moves, busy, backoff;
 	uint8_t copies;			/* mask; 0: none */
 	uint8_t writers, writers_before;
 	uint8_t judgement;		/* index + 1 */
@@ -51,7 +48,7 @@ struct frame {
 struct region {
 	uint8_t wait, skip;		/* visits of the survey left out; and to be left out next time */
 	uint8_t grow;			/* looks at SURVEY_MIN << grow of its frames */
-	bool seen, remote, wanted;	/* since the last visit: used; from elsewhere; to be moved */
+	bool remote, seen;		/* since the last visit */
 	uint16_t next;
 };
 
@@ -68,7 +65,7 @@ struct judgement {
 	enum numa_move_kind kind;
 	uint8_t from;
 	uint32_t start;			/* round */
-	unsigned n, looks;		/* frames; times one of them was to be watched since */
+	unsigned n;
 	uint64_t gfns[NUMA_MAX_BATCH];
 	uint32_t before[2], after[2];
 	uint64_t cost_ns;
@@ -79,9 +76,7 @@ struct budget {
 	double moves;			/* frames that rate= allows now */
 	uint64_t busy_ns[NUMA_MAX_VCPUS], then_ns;
 	unsigned load[NUMA_MAX_VCPUS];	/* of each vCPU, of late: thousandths of a processor */
-	uint64_t caused;		/* faults by watching and moving that were paid for */
-	uint64_t disturbed;		/* frames watched or moved since the last round */
-	double faults;			/* each of these causes, on average of late */
+	uint64_t watched;		/* noted faults paid for */
 	uint64_t fault_ns, move_ns, watch_ns;	/* of one, on average of late */
 	uint64_t reserved_ns;		/* for faults that this round's watching may cause */
 };
@@ -107,7 +102,7 @@ struct numa_manager {
 	struct frame *frames;
 	uint16_t *hits;			/* [gfn * nr_places + node], aged to the frame's stamp */
 	struct region *regions;
-	uint64_t nr_regions, region_at, room_at;	/* the survey, and the search for cold ones, go on here */
+	uint64_t nr_regions, region_at;	/* the survey goes on here */
 	uint32_t round;			/* 1, 2, ... */
 	bool homing;			/* frames are to be brought home, vCPUs back to home_node */
 	uint64_t home_at;
@@ -147,8 +142,6 @@ void heat_forget(struct numa_manager *m);
 void heat_collect(struct numa_manager *m);
 /* The frame stands on the nodes of `mask` now. */
 void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask);
-/* Its translations were dropped: the next faults there are the manager's doing. */
-void heat_disturb(struct numa_manager *m, uint64_t gfn);
 /* Its samples by node and writers, aged to now. */
 uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn);
 
@@ -158,7 +151,7 @@ void scan_round(struct numa_manager *m);
 void scan_focus(struct numa_manager *m, uint64_t gfn);
 /* Watches `n` now. */
 void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n);
-void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote, bool wanted);
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote);
 
 /* act.c */
 /* A move to be made in this round. False: no room for more. */
@@ -187,8 +180,8 @@ uint64_t budget_move_ns(const struct numa_manager *m);
 
 /* judge.c */
 void judge_later(struct numa_manager *m, const struct numa_decision *d, enum numa_move_kind kind, const uint64_t *gfns, unsigned n);
-/* An access showed, from a node `distance` away; the frame may be under judgement. */
-void judge_saw(struct numa_manager *m, const struct frame *f, unsigned distance);
+/* `n` accesses showed at a frame under judgement, on a node `distance` away from it. */
+void judge_saw(struct numa_manager *m, const struct frame *f, unsigned n, unsigned distance);
 void judge_round(struct numa_manager *m);
 void judge_forget(struct numa_manager *m);
 bool judge_resting(const struct numa_manager *m);

@@ -28,21 +28,21 @@ void judge_later(struct numa_manager *m, const struct numa_decision *decision, e
 	if (!j)
 		return;
 	*j = (struct judgement){ .decision = d.id, .kind = kind, .from = d.from, .start = m->round, .n = n,
-				 .before = { d.before[0], d.before[1] }, .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns };
+				 .before = { d.before[0], d.before[1] }, .cost_ns = d.cost_ns + n * m->budget.fault_ns };
 	memcpy(j->gfns, gfns, n * sizeof *gfns);
 	for (unsigned i = 0; i < n; i++)
 		m->frames[gfns[i]].judgement = j - m->judged + 1;
 }
 
-void judge_saw(struct numa_manager *m, const struct frame *f, unsigned distance)
+void judge_saw(struct numa_manager *m, const struct frame *f, unsigned n, unsigned distance)
 {
 	struct judgement *j;
 
 	if (!f->judgement)
 		return;
 	j = &m->judged[f->judgement - 1];
-	j->after[0]++;
-	j->after[1] += distance;
+	j->after[0] += n;
+	j->after[1] += n * distance;
 }
 
 static void release(struct numa_manager *m, struct judgement *j)
@@ -72,13 +72,13 @@ static void undo(struct numa_manager *m, const struct judgement *j)
 		act_freeze(m, moves[i].gfn);
 }
 
-/* What the nearer accesses are worth by the distance model, for all frames of the decision in all rounds since. */
+/* What the nearer accesses are worth by the distance model: of those that showed, for all frames of the decision. */
 static int64_t gained_ns(const struct numa_manager *m, const struct judgement *j)
 {
 	double nearer = (double)j->before[1] / j->before[0] - (double)j->after[1] / j->after[0];
-	double used = j->after[0] < j->looks ? (double)j->after[0] / j->looks : 1;
+	unsigned looked = j->n < JUDGE_WATCHES ? j->n : JUDGE_WATCHES;
 
-	return nearer / 10 * used * j->n * m->value[NUMA_JUDGE] * m->value[NUMA_WEIGHT] * m->value[NUMA_LOCAL_NS];
+	return nearer / 10 * j->after[0] * ((double)j->n / looked) * m->value[NUMA_WEIGHT] * m->value[NUMA_LOCAL_NS];
 }
 
 static void weigh(struct numa_manager *m, int64_t ns)
@@ -144,7 +144,7 @@ void judge_round(struct numa_manager *m)
 		}
 		/* Three looks, spread over the time. */
 		if (age && age % ((rounds + 3) / 4) == 0)
-			for (unsigned k = 0; k < j->n && k < JUDGE_WATCHES; k++, j->looks++)
+			for (unsigned k = 0; k < j->n && k < JUDGE_WATCHES; k++)
 				scan_focus(m, j->gfns[k]);
 	}
 }

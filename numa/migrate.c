@@ -13,10 +13,8 @@ enum numa_verdict policy_migrate_page(const uint64_t *value, const struct numa_p
 		if (p->hits[i] > p->hits[best])
 			best = i;
 	}
-	if (p->copies)
+	if (p->copies || p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE)
 		return NUMA_LEAVE;
-	if (p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE)
-		return NUMA_UNSURE;
 	if (p->writers & (p->writers - 1))
 		return NUMA_LEAVE_WRITE_SHARED;
 	if (best == p->at || p->hits[best] * 100ull < all * value[NUMA_SHARE])

@@ -86,6 +86,8 @@ int numa_check(const struct numa_config *config, const struct numa_topology *t, 
 /* Where the memory at `at` is to come from, page by page as it is first touched. `walked`: tables and stacks that processors
  * walk, better near the vCPUs than anywhere else. 0 or -errno. */
 int numa_place(const struct numa_config *config, const struct numa_topology *t, void *at, size_t bytes, bool walked);
+/* Pages to come are placed again as the process is, by what it was started under. 0 or -errno. */
+int numa_unplace(void *at, size_t bytes);
 /* The processors that vCPU threads may run on. False: any. */
 bool numa_cpus(const struct numa_config *config, const struct numa_topology *t, cpu_set_t *cpus);
 
@@ -195,7 +197,7 @@ void numa_manager_forget(struct numa_manager *m);
 
 /*
  * A vCPU on `node` had a fault that was not the guest's, or a sample of hardware, at a frame. `watched`: it would not have come
- * without ops->watch; that others would not either is found out. Wait-free; a few ns. `vcpu` notes on one thread at a time; a frame or node out of range is ignored.
+ * without ops->watch. Wait-free; a few ns. `vcpu` notes on one thread at a time; a frame or node out of range is ignored.
  */
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched);
 /* A write made one frame of the copies again. Wait-free. */
@@ -210,7 +212,7 @@ void numa_note_collapsed(struct numa_manager *m, uint64_t gfn);
 	X(samples_remote,	"... on another node") \
 	X(samples_distance,	"sum of the distances of both; 10 is local") \
 	X(samples_write,	"... that were writes") \
-	X(caused,		"faults because frames were watched or moved, at most") \
+	X(fault_samples,	"... that came by watching: faults the guest would not have had") \
 	X(migrated,		"frames moved to another node") \
 	X(replicated,		"frames given copies") \
 	X(collapsed,		"frames whose copies a write, or the policy, ended") \

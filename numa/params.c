@@ -12,7 +12,7 @@ const struct numa_param numa_params[NUMA_NR_PARAMS] = {
 	[NUMA_BATCH] = { "batch", "frames moved at once", 32, 1, NUMA_MAX_BATCH, NUMA_GROUP_MOVES },
 	[NUMA_RATE] = { "rate", "frames moved per second, at most", 4096, 1, 1000000, NUMA_GROUP_MOVES },
 	[NUMA_HARM] = { "harm", "percent of the guest's time that all this may cost", 4, 1, 100, NUMA_GROUP_SAMPLES },
-	[NUMA_HOT] = { "hot", "samples before a page is moved or copied", 3, 1, 200, NUMA_GROUP_MIGRATE | NUMA_GROUP_REPLICATE },
+	[NUMA_HOT] = { "hot", "samples before a page is moved or copied", 2, 1, 200, NUMA_GROUP_MIGRATE | NUMA_GROUP_REPLICATE },
 	[NUMA_SHARE] = { "share", "percent of them from the node it is moved to", 75, 51, 100, NUMA_GROUP_MIGRATE },
 	[NUMA_HALF] = { "half", "rounds after which a sample counts half", 16, 1, 10000, NUMA_GROUP_SAMPLES },
 	[NUMA_MAX_MOVES] = { "max-moves", "moves of one page within freeze=; then it stays for freeze=", 4, 1, 200, NUMA_GROUP_SAMPLES },

@@ -124,6 +124,11 @@ int numa_place(const struct numa_config *config, const struct numa_topology *t, 
 	return c.policy->place(&c, t, at, bytes, walked);
 }
 
+int numa_unplace(void *at, size_t bytes)
+{
+	return policy_mbind(at, bytes, MPOL_DEFAULT, 0);
+}
+
 bool numa_cpus(const struct numa_config *config, const struct numa_topology *t, cpu_set_t *cpus)
 {
 	if (!config->cpunodebind || config->cpunodebind == ~0ull)

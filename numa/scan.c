@@ -1,7 +1,7 @@
 /*
- * scan.c - which frames are watched. Every watched frame that is used costs a fault, so the frames are chosen: three quarters of
- * a round go to those at which a remote access showed, to be sure of them, the rest to a survey of the guest by regions of
- * 2 MiB. A region in which nothing shows that is worth a move is visited less and less often; one where there was
+ * scan.c - which frames are watched. Every watched frame that is used costs a fault, so the frames are chosen: half of a
+ * round goes to those at which a remote access showed, to be sure of them, the rest to a survey of the guest by regions of
+ * 2 MiB. A region in which nothing, or nothing remote, shows is visited less and less often; one with remote accesses
  * is looked at more closely (the idea is DAMON's: Park et al., Middleware 2019).
  */
 #include "numa/internal.h"
@@ -23,14 +23,13 @@ void scan_focus(struct numa_manager *m, uint64_t gfn)
 	f->focus = true;
 }
 
-void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote, bool wanted)
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote)
 {
 	struct region *r = &m->regions[gfn / REGION_FRAMES];
 
 	r->seen = true;
 	r->remote |= remote;
-	r->wanted |= wanted;
-	if (wanted)
+	if (remote)
 		r->wait = 0;
 }
 
@@ -40,12 +39,9 @@ void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n)
 
 	if (!n || m->machine.ops->watch(m->machine.arg, gfns, n))
 		return;
-	for (unsigned i = 0; i < n; i++) {
-		heat_disturb(m, gfns[i]);
-		m->frames[gfns[i]].looked = m->round;
+	for (unsigned i = 0; i < n; i++)
 		if (!m->frames[gfns[i]].watched)
 			m->frames[gfns[i]].watched = m->round;
-	}
 	manager_count(&m->stats.watched, n);
 	budget_spent_watching(m, n, m->machine.ops->now_ns(m->machine.arg) - then);
 }
@@ -53,19 +49,17 @@ void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n)
 /* What the last visit brought decides when the next one is. */
 static void settle(struct region *r)
 {
-	unsigned max = r->remote ? SKIP_MAX / 8 : r->seen ? SKIP_MAX / 2 : SKIP_MAX;
-
-	if (r->wanted) {
+	if (r->remote) {
 		r->skip = 0;
 		r->grow += r->grow < SURVEY_GROW;
 	} else {
-		r->skip = r->skip ? r->skip * 2 : 1;
-		if (r->skip > max)
-			r->skip = max;
+		r->skip = r->skip ? r->skip * 2 < SKIP_MAX ? r->skip * 2 : SKIP_MAX : 1;
+		if (r->seen && r->skip > SKIP_MAX / 4)
+			r->skip = SKIP_MAX / 4;		/* in use: it may change */
 		r->grow -= r->grow > 0;
 	}
 	r->wait = r->skip;
-	r->seen = r->remote = r->wanted = false;
+	r->remote = r->seen = false;
 }
 
 struct batch {
@@ -101,22 +95,19 @@ static unsigned survey_region(struct numa_manager *m, struct batch *b, uint64_t 
 
 void scan_round(struct numa_manager *m)
 {
-	unsigned left = budget_frames_to_watch(m), focus = left - left / 4;
+	unsigned left = budget_frames_to_watch(m), focus = (left + 1) / 2;
 	struct batch b = { .n = 0 };
 
-	for (unsigned n = m->focus_n; n && focus; n--) {
+	if (focus > m->focus_n)
+		focus = m->focus_n;
+	left -= focus;
+	for (; focus; focus--) {
 		uint64_t gfn = m->focus[m->focus_first];
 
 		m->focus_first = (m->focus_first + 1) % FOCUS;
 		m->focus_n--;
 		m->frames[gfn].focus = false;
-		if (m->round < m->frames[gfn].frozen && !m->frames[gfn].judgement) {
-			scan_focus(m, gfn);		/* its time has not come */
-			continue;
-		}
 		add(m, &b, gfn);
-		left--;
-		focus--;
 	}
 	for (uint64_t visits = 0; left && visits < m->nr_regions; visits++) {
 		struct region *r = &m->regions[m->region_at];

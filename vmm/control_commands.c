@@ -55,8 +55,8 @@ const struct control_command control_commands[] = {
 	{ "info",	"", "which guest this is, and how long it has run",		run_info },
 	{ "stats",	"", "configuration and counters, as --stats writes them",	run_stats },
 	{ "describe",	"", "what each counter counts",					run_describe },
-	{ "numa",	"show | map FIRST COUNT | move vcpu V node N | move range FIRST COUNT node N",
-		"the NUMA nodes that memory and vCPUs are on, by guest frame; moving them",	control_numa },
+	{ "numa",	"show | map FIRST COUNT | explain [N] | move vcpu V node N | move range FIRST COUNT node N | policy NAME[,KEY=N...]",
+		"the NUMA nodes that memory and vCPUs are on, by guest frame; what was moved and why; moving them",	control_numa },
 	{ NULL },
 };
 

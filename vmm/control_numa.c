@@ -6,16 +6,13 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "vmm/control.h"
+#include "vmm/control_numa.h"
 #include "vmm/stats.h"
 
-/* One request keeps the thread for about so long; the reply says how far it got, and the client asks for the rest. */
-#define WORK_NS		500000000ull
 #define RUNS_MAX	32768u
-#define BATCH		512u
+#define EXPLAIN		20u		/* decisions, unless the request says how many */
 
-static int refuse(struct control_call *call, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int refuse(struct control_call *call, int r, const char *fmt, ...)
+int numa_refuse(struct control_call *call, int r, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -25,17 +22,16 @@ static int refuse(struct control_call *call, int r, const char *fmt, ...)
 	return r;
 }
 
-static int several_nodes(const struct vm *vm, struct control_call *call)
+int numa_several_nodes(const struct vm *vm, struct control_call *call)
 {
 	if (!vm->topology.nr_nodes)
-		return refuse(call, -ENODEV, "the host's NUMA nodes cannot be read");
+		return numa_refuse(call, -ENODEV, "the host's NUMA nodes cannot be read");
 	if (vm->topology.nr_nodes < 2)
-		return refuse(call, -ENODEV, "this host has one NUMA node: everything is there");
+		return numa_refuse(call, -ENODEV, "this host has one NUMA node: everything is there");
 	return 0;
 }
 
-/* Decimal digits only. */
-static bool number(const char *text, uint64_t *out)
+bool numa_number(const char *text, uint64_t *out)
 {
 	uint64_t n = 0;
 
@@ -50,17 +46,16 @@ static bool number(const char *text, uint64_t *out)
 	return true;
 }
 
-/* Two words: the first frame, and how many. */
-static int take_frames(const struct vm *vm, struct control_call *call, char *words[2], uint64_t *first, uint64_t *count)
+int numa_take_frames(const struct vm *vm, struct control_call *call, char *words[2], uint64_t *first, uint64_t *count)
 {
-	if (!number(words[0], first) || !number(words[1], count) || !*count)
-		return refuse(call, -EINVAL, "'%.20s %.20s': want the first frame and how many", words[0], words[1]);
+	if (!numa_number(words[0], first) || !numa_number(words[1], count) || !*count)
+		return numa_refuse(call, -EINVAL, "'%.20s %.20s': want the first frame and how many", words[0], words[1]);
 	if (*first >= vm->ram_frames || *count > vm->ram_frames - *first)
-		return refuse(call, -ERANGE, "the guest's frames are 0 to %" PRIu64, vm->ram_frames - 1);
+		return numa_refuse(call, -ERANGE, "the guest's frames are 0 to %" PRIu64, vm->ram_frames - 1);
 	return 0;
 }
 
-static uint64_t now_ns(void)
+uint64_t numa_now_ns(void)
 {
 	struct timespec t;
 
@@ -81,11 +76,23 @@ static int run_show(struct vm *vm, struct control_call *call)
 
 /* ---- map ----------------------------------------------------------------------------------------------------------- */
 
-static void *hva_of(const struct vm *vm, uint64_t gfn)
+/* The node of each frame from `gfn` on, -1: not allocated. Without a mover all are at home. 0 or -errno. */
+int numa_frame_nodes(const struct vm *vm, uint64_t gfn, unsigned n, int *nodes)
 {
-	mfn_t at = mmu_pmap(vm->mmu, (gfn_t){ gfn });
+	void *pages[NUMA_FRAMES_MAX];
+	uint64_t gfns[NUMA_FRAMES_MAX] = { gfn };
+	uint8_t places[NUMA_FRAMES_MAX];
 
-	return (char *)vm->ram + (at.n << 12);
+	for (unsigned i = 0; i < n; i++) {
+		gfns[i] = gfn + i;
+		pages[i] = (char *)vm->ram + ((gfn + i) << 12);
+	}
+	if (!vm->mover)
+		return numa_where(pages, n, nodes);
+	placement_nodes(vm, gfns, n, places);
+	for (unsigned i = 0; i < n; i++)
+		nodes[i] = places[i] < vm->nr_places ? vm->place[places[i]] : -1;
+	return 0;
 }
 
 /* Frames in a row that are on one node. */
@@ -120,15 +127,11 @@ static bool add_frame(struct run_list *l, uint64_t gfn, int node)
 	return true;
 }
 
-/* Up to BATCH frames from `gfn` on; *done: how many there was room for. 0 or -errno. */
+/* Up to NUMA_FRAMES_MAX frames from `gfn` on; *done: how many there was room for. 0 or -errno. */
 static int map_batch(const struct vm *vm, struct run_list *l, uint64_t gfn, unsigned n, unsigned *done)
 {
-	void *pages[BATCH];
-	int node[BATCH], r;
+	int node[NUMA_FRAMES_MAX], r = numa_frame_nodes(vm, gfn, n, node);
 
-	for (unsigned i = 0; i < n; i++)
-		pages[i] = hva_of(vm, gfn + i);
-	r = numa_where(pages, n, node);
 	for (*done = 0; !r && *done < n && add_frame(l, gfn + *done, node[*done]); ++*done)
 		;
 	return r;
@@ -137,17 +140,17 @@ static int map_batch(const struct vm *vm, struct run_list *l, uint64_t gfn, unsi
 static int run_map(struct vm *vm, struct control_call *call)
 {
 	struct run_list l = { 0 };
-	uint64_t first, count, begun = now_ns(), done = 0;
+	uint64_t first, count, begun = numa_now_ns(), done = 0;
 	unsigned n = 0, some = 0;
-	int r = take_frames(vm, call, call->argv + 2, &first, &count);
+	int r = numa_take_frames(vm, call, call->argv + 2, &first, &count);
 
 	if (!r)
-		r = several_nodes(vm, call);
+		r = numa_several_nodes(vm, call);
 	if (r)
 		return r;
 	l.list = json_array();
-	while (!r && n == some && done < count && now_ns() - begun < WORK_NS) {
-		n = count - done < BATCH ? count - done : BATCH;
+	while (!r && n == some && done < count && numa_now_ns() - begun < NUMA_WORK_NS) {
+		n = count - done < NUMA_FRAMES_MAX ? count - done : NUMA_FRAMES_MAX;
 		r = map_batch(vm, &l, first + done, n, &some);
 		done += some;
 	}
@@ -160,76 +163,61 @@ static int run_map(struct vm *vm, struct control_call *call)
 	return r;
 }
 
-/* ---- move ---------------------------------------------------------------------------------------------------------- */
+/* ---- explain ------------------------------------------------------------------------------------------------------- */
 
-static int move_range(struct vm *vm, struct control_call *call, unsigned node)
+static int run_explain(struct vm *vm, struct control_call *call)
 {
-	uint64_t first, count, begun = now_ns(), done = 0;
-	struct numa_moved m = { 0 };
-	int r = take_frames(vm, call, call->argv + 3, &first, &count);
+	uint64_t n = EXPLAIN;
+	json_t *list;
 
-	if (r)
-		return r;
-	if (!(vm->topology.with_memory >> node & 1))
-		return refuse(call, -EINVAL, "node %u has no memory here", node);
-	for (uint64_t n; !r && done < count && now_ns() - begun < WORK_NS; done += n) {
-		n = BATCH - (first + done) % BATCH;	/* huge pages move as a whole */
-		n = n < count - done ? n : count - done;
-		r = numa_move_range(hva_of(vm, first + done), n << 12, node, &m);
-	}
-	if (r)
-		return refuse(call, r, "the kernel moves nothing: %s", strerror(-r));
-	return json_object_update_new(call->reply, json_pack("{sI sI sI sI sI sI sI so}", "first", (json_int_t)first,
-		"count", (json_int_t)done, "node", (json_int_t)node, "moved", (json_int_t)m.moved,
-		"there_already", (json_int_t)m.there, "not_allocated", (json_int_t)m.absent, "failed", (json_int_t)m.failed,
-		"error", m.failed ? json_string(strerror(-m.error)) : json_null())) ? -ENOMEM : 0;
-}
-
-static int move_vcpu(struct vm *vm, struct control_call *call, unsigned node)
-{
-	uint64_t id;
-	int r;
-
-	if (!number(call->argv[3], &id) || id >= vm->nr_vcpus)
-		return refuse(call, -EINVAL, "no vCPU %.20s: the guest has vCPUs 0 to %u", call->argv[3], vm->nr_vcpus - 1);
-	if (!(vm->topology.with_cpus >> node & 1))
-		return refuse(call, -EINVAL, "node %u has no processor that umbra may use", node);
-	r = placement_move_vcpu(vm, id, node);
-	if (r)
-		return refuse(call, r, "vCPU %u cannot be moved: %s", (unsigned)id, strerror(-r));
-	return json_object_update_new(call->reply, json_pack("{sI sI}", "vcpu", (json_int_t)id, "node", (json_int_t)node)) ?
+	if (call->argc > 2 && (!numa_number(call->argv[2], &n) || !n || n > NUMA_LOG_KEPT))
+		return numa_refuse(call, -EINVAL, "numa explain %.20s: want how many decisions, 1 to %u", call->argv[2], NUMA_LOG_KEPT);
+	list = numa_decisions_json(vm, n);
+	return json_object_update_new(call->reply, json_pack("{sb so}", "moves_pages", vm->numa != NULL, "decisions", list)) ?
 		-ENOMEM : 0;
 }
 
-/* numa move WHAT ... node N: what is to move, and how many words that takes. */
-static const struct {
-	const char *name;
-	unsigned words;
-	int (*run)(struct vm *vm, struct control_call *call, unsigned node);
-} movables[] = {
-	{ "vcpu", 1, move_vcpu },
-	{ "range", 2, move_range },
-};
+/* ---- policy --------------------------------------------------------------------------------------------------------- */
 
-static int run_move(struct vm *vm, struct control_call *call)
+/* Pages that come from now on; those that are there stay. */
+static int place(struct vm *vm, const struct numa_config *c)
 {
-	for (unsigned i = 0; i < sizeof movables / sizeof *movables; i++) {
-		char **words = call->argv + 3 + movables[i].words;
-		uint64_t node;
-		int r;
+	const struct numa_topology *t = &vm->topology;
+	int r;
 
-		if (call->argc != 5 + movables[i].words || strcmp(call->argv[2], movables[i].name) || strcmp(words[0], "node"))
-			continue;
-		r = several_nodes(vm, call);
-		if (r)
-			return r;
-		if (vm->vnuma.nr_vnodes)
-			return refuse(call, -EPERM, "the guest was told where its memory and vCPUs are (--vnuma), and that stays so");
-		if (!number(words[1], &node) || node >= NUMA_MAX_NODES || !vm->topology.node[node].exists)
-			return refuse(call, -EINVAL, "no node '%.20s': nodes 0 to %u exist", words[1], vm->topology.highest);
-		return movables[i].run(vm, call, node);
-	}
-	return refuse(call, -EINVAL, "want 'vcpu V node N' or 'range FIRST COUNT node N'");
+	if (t->fake)
+		return 0;
+	r = c->policy ? numa_place(c, t, vm->ram, vm->ram_frames << 12, false) : numa_unplace(vm->ram, vm->ram_frames << 12);
+	if (!r)
+		r = c->policy ? numa_place(c, t, vm->mon, vm->mon_frames << 12, true) : numa_unplace(vm->mon, vm->mon_frames << 12);
+	return r;
+}
+
+static int run_policy(struct vm *vm, struct control_call *call)
+{
+	struct numa_config c = vm->placed;
+	char why[160], text[NUMA_POLICY_TEXT];
+	int r;
+
+	if (vm->vnuma.nr_vnodes)
+		return numa_refuse(call, -EPERM, "the guest was told where its memory and vCPUs are (--vnuma), and that stays so");
+	if (numa_policy_parse(call->argv[2], &c, why, sizeof why) || numa_check(&c, &vm->topology, why, sizeof why))
+		return numa_refuse(call, -EINVAL, "%s", why);
+	r = numa_several_nodes(vm, call);
+	if (r)
+		return r;
+	if (numa_policy_moves(c.policy) && !vm->numa)
+		return numa_refuse(call, -ENOTSUP, "%s moves pages, for which this guest was not started: start it with --numa=%s, or with "
+				   "another policy that moves them", numa_policy_name(c.policy), numa_policy_name(c.policy));
+	r = place(vm, &c);
+	if (!r && vm->numa)
+		r = numa_manager_set_policy(vm->numa, &c);
+	if (r)
+		return numa_refuse(call, r, "the policy stays: %s", strerror(-r));
+	vm->placed = c;
+	if (vm->numa)
+		numa_manager_config(vm->numa, &c);
+	return json_object_set_new(call->reply, "policy", json_string(numa_policy_text(&c, text))) ? -ENOMEM : 0;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------------------------------- */
@@ -241,7 +229,9 @@ static const struct {
 } verbs[] = {
 	{ "show", "", 0, 0, run_show },
 	{ "map", "FIRST COUNT", 2, 2, run_map },
-	{ "move", "vcpu V node N | range FIRST COUNT node N", 0, CONTROL_WORDS_MAX, run_move },
+	{ "explain", "nothing, or how many decisions", 0, 1, run_explain },
+	{ "move", "vcpu V node N | range FIRST COUNT node N", 0, CONTROL_WORDS_MAX, control_numa_move },
+	{ "policy", "NAME[,KEY=N...]", 1, 1, run_policy },
 };
 
 #define NR_VERBS	(sizeof verbs / sizeof *verbs)
@@ -252,8 +242,8 @@ int control_numa(struct vm *vm, struct control_call *call)
 		if (strcmp(call->argv[1], verbs[i].name))
 			continue;
 		if (call->argc - 2 < verbs[i].words_min || call->argc - 2 > verbs[i].words_max)
-			return refuse(call, -EINVAL, "numa %s: want %s", verbs[i].name, *verbs[i].usage ? verbs[i].usage : "no arguments");
+			return numa_refuse(call, -EINVAL, "numa %s: want %s", verbs[i].name, *verbs[i].usage ? verbs[i].usage : "no arguments");
 		return verbs[i].run(vm, call);
 	}
-	return refuse(call, -EINVAL, "numa: want one of show, map, move");
+	return numa_refuse(call, -EINVAL, "numa: want one of show, map, explain, move, policy");
 }

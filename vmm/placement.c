@@ -14,6 +14,7 @@ int placement_start(struct vm *vm)
 	char why[160];
 	int r = numa_topology_read(&vm->topology);
 
+	vm->placed = *c;
 	if (!r && vm->config->numa_fake)
 		r = numa_topology_fake(&vm->topology, vm->config->numa_fake);
 	if (r) {

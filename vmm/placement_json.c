@@ -6,23 +6,106 @@
 
 #include "vmm/stats.h"
 
-static json_t *nodes_of(const struct vm *vm, const void *at, uint64_t frames)
+#define BATCH	512u
+
+/* Pages of 4 KiB by the host's node numbers. */
+struct census {
+	uint64_t on[NUMA_MAX_NODES], absent;
+};
+
+/* Adds what is at `at`, by the kernel's word; where the nodes are made up, what is there is on `fake`. 0 or -errno. */
+static int count(const struct vm *vm, const void *at, uint64_t frames, unsigned fake, struct census *c)
 {
 	uint64_t pages[NUMA_MAX_NODES], absent;
-	json_t *o;
+	int r = numa_census(at, frames << 12, pages, &absent);
 
-	/* Where there is one node, the answer is not worth a look at every page. */
-	if (vm->topology.nr_nodes < 2 || numa_census(at, frames << 12, pages, &absent))
-		return json_null();
-	o = json_pack("{sI s{}}", "not_allocated", (json_int_t)absent, "by_node");
+	if (r)
+		return r;
+	c->absent += absent;
+	for (unsigned i = 0; i < NUMA_MAX_NODES; i++)
+		c->on[vm->topology.fake ? fake : i] += pages[i];
+	return 0;
+}
+
+/* Each guest frame where it stands now; of one with copies, the master. */
+static int count_frames(const struct vm *vm, struct census *c)
+{
+	uint64_t gfns[BATCH];
+	uint8_t places[BATCH];
+
+	if (!vm->mover)
+		return count(vm, vm->ram, vm->ram_frames, vm->place[0], c);
+	for (uint64_t at = 0; at < vm->ram_frames; at += BATCH) {	/* a multiple of it */
+		for (unsigned i = 0; i < BATCH; i++)
+			gfns[i] = at + i;
+		placement_nodes(vm, gfns, BATCH, places);
+		for (unsigned i = 0; i < BATCH; i++) {
+			if (places[i] < vm->nr_places)
+				c->on[vm->place[places[i]]]++;
+			else
+				c->absent++;
+		}
+	}
+	return 0;
+}
+
+/* All memory that frames stand on, or stood on and have not given back: in their homes and in the slots of nodes. */
+static int count_copies(const struct vm *vm, const struct census *masters, struct census *c)
+{
+	int r = count(vm, vm->ram, vm->ram_frames, vm->place[0], c);
+
+	for (unsigned i = 0; !r && i < vm->nr_places; i++)
+		r = count(vm, vm->place_hva[i], vm->ram_frames, vm->place[i], c);
+	c->absent = 0;
+	for (unsigned i = 0; i < NUMA_MAX_NODES; i++)	/* not at one moment */
+		c->on[i] -= c->on[i] < masters->on[i] ? c->on[i] : masters->on[i];
+	return r;
+}
+
+static int count_pool(const struct vm *vm, struct census *c)
+{
+	uint32_t frames;
+	mfn_t first;
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < (vm->topology.fake ? vm->nr_places : 1); i++) {
+		first = vm->pool;
+		frames = vm->pool_pages;
+		if (vm->topology.fake)
+			mmu_pool_part(vm->mmu, i, &first, &frames);
+		r = count(vm, (char *)vm->mon + ((first.n - vm->mon_first.n) << 12), frames, vm->place[i], c);
+	}
+	return r;
+}
+
+static json_t *census_json(const struct vm *vm, const struct census *c)
+{
+	json_t *o = json_pack("{sI s{}}", "not_allocated", (json_int_t)c->absent, "by_node");
+
 	for (unsigned i = 0; o && i <= vm->topology.highest; i++) {
 		char id[8];
 
 		snprintf(id, sizeof id, "%u", i);
 		if (vm->topology.node[i].exists)
-			json_object_set_new(json_object_get(o, "by_node"), id, json_integer(pages[i]));
+			json_object_set_new(json_object_get(o, "by_node"), id, json_integer(c->on[i]));
 	}
 	return o;
+}
+
+/* Null members where there is one node: the answer is not worth a look at every page. */
+static int add_memory(const struct vm *vm, json_t *to)
+{
+	struct census guest = { 0 }, copies = { 0 }, monitor = { 0 }, pool = { 0 };
+	bool several = vm->topology.nr_nodes > 1;
+	bool frames = several && !count_frames(vm, &guest);
+	bool more = frames && vm->mover && !count_copies(vm, &guest, &copies);
+	bool mon = several && !count(vm, vm->mon, vm->mon_frames, vm->place[0], &monitor);
+	bool tables = several && !count_pool(vm, &pool);
+
+	return json_object_update_new(to, json_pack("{so so so so}", "guest_frames", frames ? census_json(vm, &guest) : json_null(),
+						    "guest_copies", more ? census_json(vm, &copies) : json_null(), "monitor_frames",
+						    mon ? census_json(vm, &monitor) : json_null(), "shadow_pool_frames",
+						    tables ? census_json(vm, &pool) : json_null()));
 }
 
 /* The processor that a thread of ours last ran on, -1: not known (proc(5), /proc/pid/stat, field 39). */
@@ -81,12 +164,24 @@ static json_t *known(int64_t n)
 
 static json_t *vcpu_json(const struct vm *vm, unsigned id)
 {
-	pid_t tid = vm->vcpus[id].tid;
-	int cpu = processor_of(tid);
+	const struct vcpu *v = &vm->vcpus[id];
+	uint64_t local, remote;
+	pid_t tid = v->tid;
+	int cpu = processor_of(tid), node = node_of_processor(&vm->topology, cpu);
 	char text[256];
+	json_t *o;
 
-	return json_pack("{sI so so ss}", "vcpu", (json_int_t)id, "cpu", known(cpu), "node",
-			 known(node_of_processor(&vm->topology, cpu)), "may_run_on", affinity_of(tid, text, sizeof text));
+	/* Made-up nodes may share processors: then the vCPU's own word. */
+	if (vm->topology.fake && vm->nr_places > 1)
+		node = vm->place[atomic_load(&v->place)];
+	o = json_pack("{sI so so ss}", "vcpu", (json_int_t)id, "cpu", known(cpu), "node", known(node), "may_run_on",
+		      affinity_of(tid, text, sizeof text));
+	if (!vm->numa)
+		return o;
+	numa_manager_vcpu(vm->numa, id, &local, &remote);
+	json_object_set_new(o, "samples_local", json_integer(local));
+	json_object_set_new(o, "samples_remote", json_integer(remote));
+	return o;
 }
 
 /* `now`: the same, read again; NULL: it cannot be. */
@@ -104,26 +199,43 @@ static json_t *node_json(const struct numa_topology *t, const struct numa_topolo
 			 (json_int_t)n->nr_cpus, "distance", distance);
 }
 
+/* "0,2-3"; null: any. */
+static json_t *mask_json(uint64_t mask)
+{
+	char text[256] = "";
+	size_t n = 0;
+
+	if (!mask || mask == ~0ull)
+		return mask ? json_string("all") : json_null();
+	for (unsigned i = 0; i < NUMA_MAX_NODES; i++)
+		if (mask >> i & 1)
+			n += snprintf(text + n, sizeof text - n, n ? ",%u" : "%u", i);
+	return json_string(text);
+}
+
 /* Policy, nodes, and, if there are several, where the frames of 4 KiB are by the kernel's word. NULL: no memory. Any
  * thread. */
 json_t *placement_json(const struct vm *vm)
 {
 	const struct numa_topology *t = &vm->topology;
-	const char *pool = (char *)vm->mon + ((vm->pool.n - vm->mon_first.n) << 12);
+	struct numa_config c = vm->placed;
 	struct numa_topology now;
-	bool read = !numa_topology_read(&now);
-	json_t *o = json_pack("{ss s[] s[] so so so so}", "policy", numa_policy_name(vm->config->numa.policy), "nodes", "vcpus",
-			      "vnuma", vnuma_json(vm),
-			      "guest_frames", nodes_of(vm, vm->ram, vm->ram_frames),
-			      "monitor_frames", nodes_of(vm, vm->mon, vm->mon_frames),
-			      "shadow_pool_frames", nodes_of(vm, pool, vm->pool_pages));
+	bool read = !t->fake && !numa_topology_read(&now);
+	json_t *o;
 
-	for (unsigned i = 0; o && t->nr_nodes && i <= t->highest; i++)
+	if (vm->numa)
+		numa_manager_config(vm->numa, &c);
+	o = json_pack("{ss so so so sb s[] s[] so so}", "policy", numa_policy_name(c.policy), "membind", mask_json(c.membind),
+		      "preferred", known(c.policy ? c.preferred : -1), "cpunodebind", mask_json(c.cpunodebind), "made_up", t->fake, "nodes",
+		      "vcpus", "vnuma", vnuma_json(vm), "manager", numa_manager_json(vm));
+	if (!o || add_memory(vm, o)) {
+		json_decref(o);
+		return NULL;
+	}
+	for (unsigned i = 0; t->nr_nodes && i <= t->highest; i++)
 		if (t->node[i].exists)
 			json_array_append_new(json_object_get(o, "nodes"), node_json(t, read ? &now : NULL, i));
-	for (unsigned i = 0; o && i < vm->nr_vcpus; i++)
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		json_array_append_new(json_object_get(o, "vcpus"), vcpu_json(vm, i));
-	if (o)
-		json_object_set_new(o, "mover", mover_json(vm));
 	return o;
 }

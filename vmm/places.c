@@ -84,7 +84,7 @@ static uint8_t fake_place(const struct vm *vm, uint64_t gfn, uint64_t mfn)
 	return 0;
 }
 
-void placement_nodes(struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places)
+void placement_nodes(const struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places)
 {
 	for (unsigned at = 0; at < n; at += NUMA_MAX_BATCH) {
 		unsigned some = n - at < NUMA_MAX_BATCH ? n - at : NUMA_MAX_BATCH;

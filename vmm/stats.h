@@ -46,6 +46,12 @@ json_t *mover_json(const struct vm *vm);
 /* stats_locks.c: a list, outermost first. NULL: no memory. */
 json_t *stats_locks_json(const struct vcpu_counters *c, const struct mmu_stats *m);
 
+/* numa_report.c: the manager's counters, null if there is none; its last decisions, oldest first; what the counters count. NULL: no
+ * memory. Any thread, not for long. */
+json_t *numa_manager_json(const struct vm *vm);
+json_t *numa_decisions_json(const struct vm *vm, unsigned max);
+void numa_manager_describe(json_t *to);
+
 /* stats_ept.c: from the counters of a run, or of a part of it. NULL: no memory. */
 json_t *stats_kvm_json(const struct kvm_counts *k);
 json_t *stats_ept_json(const struct vm *vm, const struct mmu_stats *m, const struct kvm_counts *k);

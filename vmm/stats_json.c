@@ -18,6 +18,7 @@
 #include "vmm/stats.h"
 
 #define SCHEMA	1
+#define DECISIONS	64	/* of the NUMA manager's, the last ones */
 
 /*
  * Building functions never fail on their own: a value that cannot be made is NULL, json_object_set_new() refuses it,
@@ -320,6 +321,16 @@ static json_t *fault_map_json(struct builder *b)
 	return o;
 }
 
+/* With the end of the decision log; all that is kept of it has the control socket. */
+static json_t *numa_json(struct builder *b)
+{
+	json_t *o = placement_json(b->vm);
+
+	if (b->vm->numa)
+		set(b, o, "decisions", numa_decisions_json(b->vm, b->live ? 0 : DECISIONS));
+	return o;
+}
+
 static void fill_report(struct builder *b, json_t *root)
 {
 	json_t *o;
@@ -347,7 +358,7 @@ static void fill_report(struct builder *b, json_t *root)
 	o = stats_ept_json(b->vm, &m, &k);
 	stats_ept_describe(b->vm, o);
 	set(b, root, "ept", o);
-	set(b, root, "numa", placement_json(b->vm));
+	set(b, root, "numa", numa_json(b));
 	set(b, root, "kvm", stats_kvm_json(&k));
 	set(b, root, "frames", stats_frames_json(b->vm));
 	if (b->live)
@@ -432,6 +443,9 @@ int stats_describe(json_t *to)
 #undef X
 	set(&b, to, "total", total);
 	set(&b, to, "mmu", group);
+	group = json_object();
+	numa_manager_describe(group);
+	set(&b, to, "numa", json_pack("{so}", "manager", group));
 	return b.ok ? 0 : -ENOMEM;
 }
 

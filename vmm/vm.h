@@ -232,6 +232,7 @@ struct vm {
 	struct transition_costs costs;
 	struct numa_topology topology;	/* nr_nodes 0: not known */
 	struct vnuma vnuma;		/* nr_vnodes 0: the guest is told nothing */
+	struct numa_config placed;	/* what pages to come are placed by now; without a manager. The control thread may change it */
 	unsigned nr_places;		/* nodes that frames and vCPUs are moved between; 1: nothing moves (places.c) */
 	uint8_t place[NUMA_MAX_PLACES];	/* their numbers on the host */
 	mfn_t node_base[NUMA_MAX_PLACES];	/* of each, the machine frame where guest frame 0 would stand there ... */
@@ -360,7 +361,7 @@ void places_choose(struct vm *vm);	/* where vCPUs start: once they are made, bef
 void places_thread(struct vcpu *v);
 void places_vcpu_moved(struct vcpu *v, unsigned node);
 /* The place that frames stand on now, of replicated ones the master, by the host kernel's word; NUMA_NOWHERE. Any thread. */
-void placement_nodes(struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places);
+void placement_nodes(const struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places);
 unsigned placement_node_of(struct vm *vm, gfn_t gfn);
 /* As placement_move_vcpu(), by place. */
 int places_move_vcpu(struct vm *vm, unsigned vcpu, unsigned place);

@@ -118,6 +118,15 @@ static void numa_requests(void **state)
 	refused("numa map 0 1", "one NUMA node");
 	refused("numa move vcpu 0 node 0", "one NUMA node");
 	refused("numa move", "want 'vcpu V node N'");
+	refused("numa policy", "want NAME");
+	refused("numa policy auto now", "want NAME");
+	refused("numa policy nonsense", "no policy is called 'nonsense'");
+	refused("numa policy migrate,hot=x", "hot=x");
+	refused("numa policy auto", "one NUMA node");
+	refused("numa explain 0", "1 to 512");
+	refused("numa explain -1", "1 to 512");
+	refused("numa explain 513", "1 to 512");
+	refused("numa explain 1 2", "want");
 	vm.topology.nr_nodes = 0;
 	refused("numa map 0 1", "cannot be read");
 
@@ -147,6 +156,11 @@ static void numa_requests(void **state)
 	refused("numa move vcpu x node 0", "vCPUs 0 to 1");
 	refused("numa move vcpu 1 node 3", "no processor");
 	refused("numa move vcpu 1 node 0", "cannot be moved");	/* its thread has not begun */
+	refused("numa policy auto", "was not started");
+	refused("numa policy bind", "needs --membind");
+	vm.vnuma.nr_vnodes = 2;
+	refused("numa policy off", "--vnuma");
+	refused("numa move vcpu 1 node 0", "--vnuma");
 	vm = (struct vm){ 0 };
 }
 

@@ -42,8 +42,10 @@ static void show_of(FILE *to, const json_t *show)
 {
 	json_t *info = json_pack("{ss sI s{ss sI sI ss}}", "umbra", "1.2", "pid", (json_int_t)42, "config", "kernel", "vm\033linuz",
 				 "memory_bytes", (json_int_t)1 << 26, "vcpus", (json_int_t)2, "mmu", "shadow");
+	json_t *describe = json_pack("{s{s{ss}}}", "numa", "manager", "migrated", "frames moved");
 
-	numa_print_show(to, info, show);
+	numa_print_show(to, info, describe, show);
+	json_decref(describe);
 	json_decref(info);
 }
 
@@ -66,11 +68,30 @@ static void show(void **state)
 	assert_text(show_of, json, "  shadow tables              1.00         1.00         2.00           0.00\n");
 	assert_text(show_of, json, "  rest of monitor            1.00         0.00         1.00           0.00\n");
 	assert_text(show_of, json, "  host                    1000.00         2.00      1002.00\n");
-	assert_text(show_of, json, "  host, free               500.00            ?");
+	assert_text(show_of, json, "0.00\n  host                  ");	/* 'host, free' is not known of one, so it is left out */
 	assert_text(show_of, json, "  node 3     0 CPUs     21   10\n");
 	assert_text(show_of, json, "     0          5      3   4-5\n");
 	assert_text(show_of, json, "     1          ?      ?");
 	assert_text(show_of, "{\"policy\":\"off\",\"nodes\":[{\"node\":0}],\"guest_frames\":null}", "1 node: all memory and every vCPU");
+}
+
+static void manager(void **state)
+{
+	static const char json[] =
+		"{\"policy\":\"auto\",\"membind\":\"0,3\",\"preferred\":null,\"cpunodebind\":\"all\",\"made_up\":true,\"nodes\":["
+		"{\"node\":0},{\"node\":3}],\"vcpus\":[{\"vcpu\":0,\"node\":3,\"may_run_on\":\"0\",\"samples_local\":30,"
+		"\"samples_remote\":10},{\"vcpu\":1,\"samples_local\":0,\"samples_remote\":0}],"
+		"\"manager\":{\"migrated\":7,\"homed\":0,\"parameters\":{\"interval\":100,\"hot\":2},"
+		"\"now\":{\"away\":5,\"copies\":2,\"pending\":1,\"recent_local_share\":0.25,\"resting\":true}}}";
+
+	assert_text(show_of, json, "policy auto --membind=0,3 --cpunodebind=all, 2 made-up nodes\n  interval=100 hot=2\n");
+	assert_text(show_of, json, "5 frames away from home, 2 with copies, 1 moves pending; of late 25.0% of sampled accesses local; resting");
+	assert_text(show_of, json, "  migrated                        7  frames moved\n");
+	assert_text(show_of, json, "     0          ?      3   0                      30           10   75.0%\n");
+	assert_text(numa_print_explain, "{\"decisions\":[{\"text\":\"a\\u001bb\"},{\"text\":\"c\"}]}", "a?b\nc\n");
+	assert_text(numa_print_explain, "{\"decisions\":[],\"moves_pages\":true}", "nothing was moved so far\n");
+	assert_text(numa_print_explain, "{\"decisions\":[],\"moves_pages\":false}", "was not started with a policy");
+	assert_text(numa_print_policy, "{\"policy\":\"auto,hot=2\"}", "policy auto,hot=2\n");
 }
 
 static void map(void **state)
@@ -107,6 +128,7 @@ static void hostile_replies(void **state)
 	static const char *const texts[] = {
 		"{}", "{\"nodes\":5,\"vcpus\":{},\"runs\":7}", "{\"nodes\":[1,[],{}],\"vcpus\":[null,{\"cpu\":\"x\",\"may_run_on\":3}]}",
 		"{\"nodes\":[{\"node\":-5,\"distance\":[null,\"\"]},{\"node\":9223372036854775807}],\"guest_frames\":{\"by_node\":3}}",
+		"{\"manager\":{\"now\":[],\"parameters\":7,\"a\":1},\"vnuma\":[5,{\"vcpus\":1}],\"decisions\":[1,{\"text\":[]}],\"policy\":{}}",
 	};
 	char runs[8192] = "{\"first\":9,\"count\":1,\"runs\":[[0,1,0]";
 
@@ -114,6 +136,8 @@ static void hostile_replies(void **state)
 		free(text_of(show_of, texts[i]));
 		free(text_of(numa_print_map, texts[i]));
 		free(text_of(numa_print_move, texts[i]));
+		free(text_of(numa_print_explain, texts[i]));
+		free(text_of(numa_print_policy, texts[i]));
 	}
 	for (unsigned i = 0; i < 40; i++)
 		strcat(runs, i % 2 ? ",[0,-5,0]" : ",[9223372036854775807,9223372036854775807,99],7,{}");
@@ -126,7 +150,7 @@ static void hostile_replies(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(show), cmocka_unit_test(map), cmocka_unit_test(moves), cmocka_unit_test(hostile_replies),
+		cmocka_unit_test(show), cmocka_unit_test(manager), cmocka_unit_test(map), cmocka_unit_test(moves), cmocka_unit_test(hostile_replies),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

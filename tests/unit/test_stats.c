@@ -37,6 +37,17 @@ void mmu_usage(struct mmu *mmu, struct mmu_usage *out)
 	*out = usage;
 }
 
+/* What reports of one node do not ask for. */
+void placement_nodes(const struct vm *vm, const uint64_t *gfns, unsigned n, uint8_t *places)
+{
+	fail();
+}
+
+void mmu_pool_part(struct mmu *mmu, unsigned node, mfn_t *first, uint32_t *count)
+{
+	fail();
+}
+
 void mmu_pool_usage(struct mmu *mmu, struct mmu_usage *out)
 {
 	*out = usage;
