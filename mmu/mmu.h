@@ -296,6 +296,11 @@ unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gv
 unsigned mmu_prebuild_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, const struct mmu_present *set,
 			  unsigned source, unsigned flags);
 
+/* After a cpu has loaded its root for `mode` on another node: builds there what the root's shadow on node `from` shows as 4 KiB
+ * leaves, at most `budget` of them, tables included as with MMU_PB_TABLES. So the processor finds on its new node what it used
+ * on the old one. Returns the leaves built; 0 also if `from` has no shadow of the root. */
+unsigned mmu_prebuild_along(struct mmu_cpu *cpu, enum mmu_mode mode, unsigned from, unsigned source, unsigned budget);
+
 /*
  * What became of the leaves of one source. Leaves preset with A (cfg.preset_ad) do not show whether they are used; a
  * sample is installed with A clear, and is settled when it is removed or swept, or when a fault comes for it:

@@ -438,6 +438,57 @@ unsigned mmu_present_set(struct mmu_cpu *cpu, gfn_t root, enum mmu_mode mode, gv
 	return w.calls;
 }
 
+/* ---- a cpu that moved to another node ----------------------------------------------------------------------------- */
+
+struct along {
+	struct tree tree;
+	struct place root;
+};
+
+static bool build_along(void *arg, const struct mmu_present *set)
+{
+	struct along *a = arg;
+	struct tree *t = &a->tree;
+
+	t->first = set->va.a & VA_MASK;
+	t->last = t->first + (1ull << 21) - 1;
+	t->only = set->bits;
+	t->tables = MMU_LEVELS;
+	tree_table(t, a->root, MMU_LEVELS, 0);
+	return !t->stop;
+}
+
+unsigned mmu_prebuild_along(struct mmu_cpu *cpu, enum mmu_mode mode, unsigned from, unsigned source, unsigned budget)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct along a = { .tree = { .cpu = cpu, .source = source, .flags = MMU_PB_TABLES, .budget = budget } };
+	struct present_walk w = { .mmu = mmu, .fn = build_along, .arg = &a };
+	struct place old = { .page = NOT_KNOWN };
+	struct shadow_key key;
+	struct spin *lock;
+	uint32_t page;
+
+	if (!cpu->root[mode] || from >= mmu->cfg.nr_nodes || source >= MMU_SOURCES || !budget)
+		return 0;
+	a.root.page = cpu->root[mode] - 1;	/* a root in use: it lives, and stays what it is */
+	a.root.gen = __atomic_load_n(&mmu->pages[a.root.page].gen, __ATOMIC_ACQUIRE);
+	key = page_key(&mmu->pages[a.root.page]);
+	if (key.node == from)
+		return 0;
+	key.node = from;
+	lock = frame_lock_of(mmu, key.gfn);
+	spin_lock(lock);
+	page = shadow_find(mmu, &key);
+	if (page)
+		old = (struct place){ page - 1, __atomic_load_n(&mmu->pages[page - 1].gen, __ATOMIC_ACQUIRE), 0 };
+	spin_unlock(lock);
+	if (!page)
+		return 0;
+	w.range = (struct tree){ .last = VA_MASK, .tables = mmu->cfg.pool_pages };
+	present_table(&w, old, MMU_LEVELS, 0);
+	return a.tree.built;
+}
+
 /* ---- the synchronous baselines --------------------------------------------------------------------------------- */
 
 #define LINEAR_SPARSE	64u	/* a table with more entries present was filled before */

@@ -200,6 +200,22 @@ static void step_relink(struct program *p)
 	program_access(p, mode, there | (va & 511ull << 12), 0);
 }
 
+static void note_tables(struct program *p, uint64_t gfn, unsigned first, unsigned last, unsigned level);
+
+/* The processor takes along what it had on some node. */
+static void build_along(struct program *p, enum mmu_mode mode)
+{
+	unsigned from = below(p, p->w->opt.nodes + 1), budget = below(p, 200), built;
+	bool owed = mmu_kick_pending(p->cpu->cpu);
+
+	built = mmu_prebuild_along(p->cpu->cpu, mode, from, MMU_SRC_FIRST_HEURISTIC + below(p, 4), budget);
+	world_trace(p->cpu, "along from node %u mode %d: %u of %u", from, mode, built, budget);
+	world_check(p->cpu, built <= budget, "along from node %u: %u leaves, budget %u", from, built, budget);
+	world_check(p->cpu, owed || !mmu_kick_pending(p->cpu->cpu), "prebuilding owes a kick");
+	if (!p->opt.strangers && p->cpu->l4[mode] != MODEL_NONE)
+		note_tables(p, p->cpu->l4[mode], 0, 511, 4);
+}
+
 static void step_load(struct program *p)
 {
 	enum mmu_mode mode = below(p, 2);
@@ -221,6 +237,8 @@ static void step_load(struct program *p)
 		load_root(p, mode, some_table(p, 1 + below(p, 3)));
 	else
 		load_root(p, mode, some_table(p, 4));
+	if (p->w->opt.nodes > 1 && percent(p, 50))
+		build_along(p, mode);
 }
 
 static void step_check(struct program *p)

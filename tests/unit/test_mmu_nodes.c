@@ -148,6 +148,41 @@ static void test_move(void **state)
 	rig_close(&r);
 }
 
+/* What it used on its old node it finds on the new one. */
+static void test_along(void **state)
+{
+	struct rig r = open_nodes(3, 3 * 512);
+	struct mmu_cpu *cpu = r.cpu->cpu;
+	unsigned i;
+
+	for (i = 0; i < 10; i++)
+		program_access(r.p, MMU_USER, VA(3 * i), MMU_PF_W);
+	program_access(r.p, MMU_USER, VA2(60), 0);	/* the same tables by another way: counted once */
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 100), 0);	/* there it is */
+	world_set_node(r.cpu, 2);
+	program_load(r.p, MMU_USER, L4);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 2, 3, 100), 0);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 1, 3, 100), 0);	/* a root with nothing in it */
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 3, 3, 100), 0);	/* no such node */
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, MMU_SOURCES, 100), 0);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 0), 0);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_KERNEL, 2, 3, 100), 0);	/* that root has not moved */
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 4), 4);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 100), 7);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 100), 0);
+	assert_false(mmu_kick_pending(cpu));
+	assert_int_equal(stats_of(&r).prebuilt, 11);
+	for (i = 0; i < 10; i++) {
+		assert_int_equal(program_access(r.p, MMU_USER, VA(3 * i), MMU_PF_W), MMU_SPURIOUS);
+		assert_false(shadow_allows(&r, MMU_USER, VA(3 * i + 1), 0));
+	}
+	assert_int_equal(program_access(r.p, MMU_USER, VA2(60), 0), MMU_SPURIOUS);
+	assert_int_equal(usage_of(&r).node[2].tables, 4);
+	program_load(r.p, MMU_USER, MMU_NO_GFN.n);
+	assert_int_equal(mmu_prebuild_along(cpu, MMU_USER, 0, 3, 100), 0);
+	rig_close(&r);
+}
+
 /* ---- prebuilding serves all nodes -------------------------------------------------------------------------------- */
 
 static unsigned count_present(struct rig *r, unsigned cpu)
@@ -305,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_own_tables),
 		cmocka_unit_test(test_one_guest),
 		cmocka_unit_test(test_move),
+		cmocka_unit_test(test_along),
 		cmocka_unit_test(test_prebuild_all),
 		cmocka_unit_test(test_tree_all),
 		cmocka_unit_test(test_fork),
