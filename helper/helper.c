@@ -152,6 +152,8 @@ static bool look(struct worker *w)
 
 		any |= n != 0;
 		count(&w->stats.lost, lost);
+		if (n && src->node)	/* out of range: it stays what it was */
+			mmu_cpu_set_node(w->cpu, src->node(src->arg));
 		if (n && h->tap)
 			h->tap(h->tap_arg, s, events, n);
 		for (unsigned i = 0; i < n; i++) {

@@ -61,6 +61,8 @@ struct helper_source {
 	/* The thread begins or ends to watch: while it does not, the vCPU must see to its updates itself. After `false` one
 	 * more read follows, so that nothing falls between. */
 	void (*watching)(void *arg, bool yes);
+	/* Optional: the node whose shadow tables the vCPU runs on. Of a space that no node has tables of yet, it gets them. */
+	unsigned (*node)(void *arg);
 	void *arg;
 };
 

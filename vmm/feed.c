@@ -233,6 +233,13 @@ static void feed_watching(void *arg, bool yes)
 		shim_ring_watch(f->v, yes);
 }
 
+static unsigned feed_node(void *arg)
+{
+	const struct feed *f = arg;
+
+	return atomic_load_explicit(&f->v->place, memory_order_relaxed);
+}
+
 /* ---- begin and end ---------------------------------------------------------------------------------------------------- */
 
 static void release(struct vm *vm)
@@ -306,7 +313,7 @@ int feed_start(struct vm *vm)
 		return r;
 	for (unsigned i = 0; i < vm->nr_vcpus && !r; i++) {
 		r = make(&vm->vcpus[i]);
-		sources[i] = (struct helper_source){ feed_read, feed_watching, vm->vcpus[i].feed };
+		sources[i] = (struct helper_source){ feed_read, feed_watching, feed_node, vm->vcpus[i].feed };
 	}
 	memcpy(c.heuristics, config->heuristics, sizeof c.heuristics);
 	if (!r && helper)

@@ -98,7 +98,7 @@ static int teardown(void **state)
 
 static void start(struct fixture *f, const char *heuristic, unsigned spin_us)
 {
-	struct helper_source source = { ring_read, watching, f };
+	struct helper_source source = { .read = ring_read, .watching = watching, .arg = f };
 	struct helper_config c = { .mmu = f->mmu, .sources = &source, .nr_sources = 1, .nr_heuristics = 1,
 				   .spin_us = spin_us, .yield_us = spin_us };
 	char why[128];
