@@ -127,6 +127,8 @@ static void print_time(FILE *to, const json_t *stats)
 static void print_pool(FILE *to, const json_t *stats)
 {
 	char n[3][NUMBER_SIZE];
+	const json_t *node;
+	size_t i;
 
 	if (!live_at(stats, "mmu.usage"))
 		return;
@@ -134,6 +136,10 @@ static void print_pool(FILE *to, const json_t *stats)
 		number_text(live_number(stats, "mmu.usage.pool_used_pages", 0), n[0]),
 		number_text(live_number(stats, "mmu.usage.pool_pages", 0), n[1]),
 		number_text(live_number(stats, "mmu.usage.pool_peak_pages", 0), n[2]));
+	json_array_foreach(live_at(stats, "mmu.usage.nodes"), i, node)
+		fprintf(to, "  node %d: %s tables in %s pages, %s of them elsewhere\n", (int)live_number(node, "node", -1),
+			number_text(live_number(node, "tables", 0), n[0]), number_text(live_number(node, "pool_pages", 0), n[1]),
+			number_text(live_number(node, "tables_outside", 0), n[2]));
 }
 
 void live_print_table(FILE *to, const json_t *stats, const json_t *describe, pid_t pid)

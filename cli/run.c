@@ -22,7 +22,7 @@
 
 enum {
 	OPT_MMU = 256, OPT_POPULATE, OPT_SHADOW_PAGES, OPT_KICK, OPT_FILL, OPT_PREFETCH, OPT_NUMA, OPT_NUMA_FAKE, OPT_MEMBIND, OPT_PREFERRED,
-	OPT_CPUNODEBIND, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
+	OPT_CPUNODEBIND, OPT_HOST_PAGES, OPT_LARGE, OPT_LINK_AHEAD, OPT_NODE_TABLES, OPT_FILL_LINEAR, OPT_AUDIT, OPT_EXPECT,
 	OPT_TIMEOUT, OPT_STATS, OPT_SHIM, OPT_GATES, OPT_HELPER, OPT_HELPER_CPUS, OPT_HELPER_TEST, OPT_SAMPLE, OPT_HEURISTIC, OPT_TABLE, OPT_NO_TABLE, OPT_TRACE_EXITS, OPT_INITDOMAIN, OPT_NO_FAST,
 	OPT_TRACE, OPT_VCPU_CPUS, OPT_SYMBOLS, OPT_NO_REBOOT, OPT_CONTROL, OPT_PROFILE, OPT_PROFILE_HZ, OPT_FAULT_MAP,
 	OPT_VNUMA,
@@ -63,6 +63,8 @@ static const struct argp_option options[] = {
 	  "entries (default off)", 2 },
 	{ "link-ahead", OPT_LINK_AHEAD, "on|off", 0, "Link tables that have a shadow already when a root is loaded, and into "
 	  "the roots of both modes at one fault (default on)", 2 },
+	{ "node-tables", OPT_NODE_TABLES, "on|off", 0, "Where pages and vCPUs move between NUMA nodes: shadow tables for each node, in "
+	  "its memory (default on)", 2 },
 	{ "shim", OPT_SHIM, "on|off|LIST", 0, "Hypercalls done inside the guest, without an exit: all, none, or some of mmu, mmuext, "
 	  "multicall, stack, segment, timer, misc, iret (default on)", 2 },
 	{ "gates", OPT_GATES, "auto|vmm|invm", 0, "Where system calls, returns to user mode and page faults of user code are passed on: "
@@ -425,6 +427,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPT_LINK_AHEAD:
 		r = parse_choice("link-ahead", arg, switch_choices, &choice);
 		config->link_ahead = choice;
+		break;
+	case OPT_NODE_TABLES:
+		r = parse_choice("node-tables", arg, switch_choices, &choice);
+		config->node_tables = choice;
 		break;
 	case OPT_AUDIT:
 		r = parse_number("audit", arg, 0, 3, &n);

@@ -54,6 +54,7 @@
 	X(kick_rounds,	"kick lists handed to the gate") \
 	X(kick_writes,	"sPTEs rewritten by the gate") \
 	X(cr3_loads,	"resumes that loaded CR3") \
+	X(node_switches,	"changes to the shadow tables of another node") \
 	X(multicalls,	"calls inside multicalls") \
 	X(invm_syscalls, "system calls that reached the guest kernel without an exit") \
 	X(invm_irets,	"returns to user mode without an exit") \

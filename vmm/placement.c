@@ -7,7 +7,6 @@
 
 #include "vmm/vm.h"
 
-/* Before anything has touched the memory. Says once what cannot be had. 0 or -errno after a message. */
 int placement_start(struct vm *vm)
 {
 	const struct numa_config *c = &vm->config->numa;
@@ -20,25 +19,30 @@ int placement_start(struct vm *vm)
 	if (r) {
 		vm->topology.nr_nodes = 0;
 		if (!c->policy)
-			return vnuma_start(vm);
+			return 0;
 		fprintf(stderr, "umbra: the host's NUMA nodes cannot be read: %s; leave --numa out\n", strerror(-r));
 		return r;
 	}
-	if (vm->config->vnuma)
-		return vnuma_start(vm);
-	if (!c->policy)
+	if (vm->config->vnuma || !c->policy)
 		return 0;
 	if (numa_check(c, &vm->topology, why, sizeof why)) {
 		fprintf(stderr, "umbra: %s\n", why);
 		return -EINVAL;
 	}
-	if (vm->topology.nr_nodes < 2) {
-		if (!vm->config->quiet)
-			fprintf(stderr, "umbra: --numa=%s: this host has one NUMA node, so there is nothing to place\n",
-				numa_policy_name(c->policy));
-		return 0;
-	}
-	if (vm->topology.fake)
+	if (vm->topology.nr_nodes < 2 && !vm->config->quiet)
+		fprintf(stderr, "umbra: --numa=%s: this host has one NUMA node, so there is nothing to place\n",
+			numa_policy_name(c->policy));
+	return 0;
+}
+
+int placement_memory(struct vm *vm)
+{
+	const struct numa_config *c = &vm->config->numa;
+	int r;
+
+	if (vm->config->vnuma)
+		return vnuma_start(vm);
+	if (!c->policy || vm->topology.nr_nodes < 2 || vm->topology.fake)
 		return 0;
 	r = numa_place(c, &vm->topology, vm->ram, vm->ram_frames << 12, false);
 	if (!r)

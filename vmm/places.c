@@ -13,8 +13,7 @@
 
 #define ALIGN_2M	512ull
 
-/* The node to take pages from while it has some (mover_pages.c says why no more than that). */
-static int prefer(void *at, size_t bytes, unsigned node)
+int places_prefer(void *at, size_t bytes, unsigned node)
 {
 	unsigned long mask = 1ul << node;
 
@@ -53,7 +52,7 @@ int places_map(struct vm *vm, void *(*map)(uint64_t frames, bool huge))
 			return -errno;
 		vm->place_hva[i] = p;
 		vm->node_base[i] = (mfn_t){ at };
-		r = vm->topology.fake ? 0 : prefer(p, vm->ram_frames << 12, vm->place[i]);
+		r = vm->topology.fake ? 0 : places_prefer(p, vm->ram_frames << 12, vm->place[i]);
 		if (r)
 			return r;
 	}

@@ -118,6 +118,7 @@ static json_t *config_json(struct builder *b)
 	set_bool(b, o, "large", c->large);
 	set_bool(b, o, "fill_linear", c->fill_linear);
 	set_bool(b, o, "link_ahead", c->link_ahead);
+	set_bool(b, o, "node_tables", b->vm->node_tables);
 	set_text(b, o, "host_pages", c->huge ? "huge" : "small");
 	set_bool(b, o, "populate", c->populate);
 	set(b, o, "shim", shim_json(c->shim));
@@ -208,6 +209,25 @@ static json_t *mmu_json(struct builder *b, const struct mmu_stats *m)
 	return o;
 }
 
+/* One set of tables for all: empty. */
+static json_t *node_usage_json(struct builder *b, const struct mmu_usage *u)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; u->nr_nodes > 1 && i < u->nr_nodes; i++) {
+		json_t *o = json_object();
+
+		set_u64(b, o, "node", b->vm->place[i]);
+		set_u64(b, o, "pool_pages", u->node[i].pool_pages);
+		set_u64(b, o, "pool_used_pages", u->node[i].pool_used);
+		set_u64(b, o, "tables", u->node[i].tables);
+		set_u64(b, o, "tables_outside", u->node[i].tables_outside);
+		if (json_array_append_new(list, o))
+			b->ok = false;
+	}
+	return list;
+}
+
 static json_t *usage_json(struct builder *b)
 {
 	json_t *o = json_object(), *levels = json_array();
@@ -226,6 +246,7 @@ static json_t *usage_json(struct builder *b)
 		if (json_array_append_new(levels, json_integer(u.by_level[level])))
 			b->ok = false;
 	set(b, o, "tables_by_level", levels);
+	set(b, o, "nodes", node_usage_json(b, &u));
 	set_u64(b, o, "leaves_4k", u.leaves);
 	set_u64(b, o, "leaves_2m", u.large_leaves);
 	set_real(b, o, "mapped_mib", mapped);

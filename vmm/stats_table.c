@@ -330,6 +330,12 @@ static void print_usage(struct table *t)
 	fprintf(t->to, "  %s of %s pages in use, %s at most; tables: L4 %u, L3 %u, L2 %u, L1 %u\n",
 		number_text(u.pool_used, n[0]), number_text(u.pool_pages, n[1]), number_text(u.pool_peak, n[2]),
 		u.by_level[4], u.by_level[3], u.by_level[2], u.by_level[1]);
+	for (unsigned i = 0; u.nr_nodes > 1 && i < u.nr_nodes; i++) {
+		fprintf(t->to, "  node %u: %s tables in %s pages", t->vm->place[i], number_text(u.node[i].tables, n[0]),
+			number_text(u.node[i].pool_pages, n[1]));
+		fprintf(t->to, u.node[i].tables_outside ? ", %s of them elsewhere\n" : "\n",
+			number_text(u.node[i].tables_outside, n[0]));
+	}
 	fprintf(t->to, "  %.1f MiB mapped by %s 4 KiB and %s 2 MiB entries", mapped, number_text(u.leaves, n[0]),
 		number_text(u.large_leaves, n[1]));
 	if (mapped > 0)

@@ -284,6 +284,7 @@ void *vcpu_thread(void *arg)
 					v->recheck_ns *= 2;
 			}
 		}
+		node_tables_follow(v);
 		debugreg_before_run(v);
 		xen_timer_arm(v);
 		shim_sync_out(v);

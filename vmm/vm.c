@@ -29,6 +29,7 @@ void vmm_config_init(struct vmm_config *c)
 		.prefetch = MMU_PREFETCH_OFF,
 		.large = true,
 		.link_ahead = true,
+		.node_tables = true,
 		.shim = (1u << SHIM_BITS) - 1,
 		.huge = true,
 		.numa = { .preferred = -1 },
@@ -145,6 +146,7 @@ static int make_mmu(struct vm *vm)
 		.nr_gfns = vm->nr_gfns,
 		.pool = vm->pool,
 		.pool_pages = vm->pool_pages,
+		.nr_nodes = vm->node_tables ? vm->nr_places : 1,
 		.fill = vm->config->fill,
 		.prefetch = vm->config->prefetch,
 		.prefetch_n = vm->config->prefetch_n,
@@ -200,12 +202,19 @@ static int machine_create(struct vm *vm, const char **what)
 	/* A PVM host takes a write to a table of ours for what it is, and flushes all vCPUs itself (docs/smp.md). */
 	vm->remote_flush = c->vcpus > 1 && (vm->host.kind != VMM_HOST_PVM || vm->paging->guest_tables);
 	vm->ram_frames = c->memory >> 21 << 9;	/* the shim's map of RAM has 2 MiB entries */
-	vm->pool_pages = c->shadow_pages ? c->shadow_pages : default_pool(vm->ram_frames);
 	vm->nr_vcpus = c->vcpus;
 	if (vm->host.max_vcpus && c->vcpus > (unsigned)vm->host.max_vcpus) {
 		fprintf(stderr, "umbra: this host's KVM runs at most %d vCPUs: ask for fewer with --vcpus\n", vm->host.max_vcpus);
 		return -EINVAL;
 	}
+	*what = NULL;			/* says it itself */
+	r = placement_start(vm);
+	if (!r)
+		r = places_start(vm);
+	if (!r)
+		r = node_tables_start(vm, default_pool(vm->ram_frames));
+	if (r)
+		return r;
 	monitor_layout(vm);
 
 	*what = "allocating guest memory";
@@ -213,10 +222,8 @@ static int machine_create(struct vm *vm, const char **what)
 	vm->mon = map_memory(vm->mon_frames, c->huge);
 	if (vm->ram == MAP_FAILED || vm->mon == MAP_FAILED)
 		return -errno;
-	*what = NULL;			/* says it itself */
-	r = placement_start(vm);
-	if (!r)
-		r = places_start(vm);
+	*what = NULL;
+	r = placement_memory(vm);
 	if (r)
 		return r;
 	*what = "reserving address space on every NUMA node";
@@ -236,6 +243,8 @@ static int machine_create(struct vm *vm, const char **what)
 		return r;
 	*what = "setting up paging";
 	r = make_mmu(vm);
+	if (!r)
+		r = node_tables_place(vm);
 	if (!r)
 		r = mover_create(vm);
 	if (r)

@@ -90,6 +90,7 @@ struct vcpu {
 	_Atomic unsigned place;		/* the node it runs on, an index into vm->place[] */
 	clockid_t cpu_clock;		/* of its thread ... */
 	atomic_bool has_clock;		/* ... once that is known */
+	unsigned tables_place;		/* whose shadow tables the roots are of */
 
 	/* remote.c: how other vCPUs get this one out of the guest */
 	_Atomic uint32_t phase;		/* odd: in the guest, or about to enter it. A futex */
@@ -195,6 +196,7 @@ struct vm {
 	mfn_t idle_root;		/* gate and pool only, for a vCPU that has no space */
 	unsigned nr_mon_tables;
 	uint32_t pool_pages;
+	bool node_tables;		/* each place has shadow tables of its own (node_tables.c) */
 	const struct paging_ops *paging;
 	struct mmu *mmu;		/* mode nested: the pmap and the walker only */
 	uint64_t hole[2][16];		/* [enum mmu_mode]: L4 entries of the hole */
@@ -348,7 +350,10 @@ void monitor_set_ldt(struct vcpu *v, unsigned entries);
 void monitor_build_gates(struct vm *vm);
 
 /* ---- placement.c: NUMA nodes ------------------------------------------------------------------------------------------ */
+/* Reads the nodes and says what cannot be had; then, once there is memory and nothing has touched it, says where it is to come
+ * from. 0 or -errno after a message. */
 int placement_start(struct vm *vm);
+int placement_memory(struct vm *vm);
 void placement_thread(struct vcpu *v);
 /* The vCPU's thread runs on the processors of host node `node` from now on, on shadow tables of that node. Any thread. -EINVAL: it has none; -EAGAIN: the
  * thread has not begun. */
@@ -357,6 +362,8 @@ int placement_move_vcpu(struct vm *vm, unsigned vcpu, unsigned node);
 int places_start(struct vm *vm);
 int places_map(struct vm *vm, void *(*map)(uint64_t frames, bool huge));
 void places_unmap(struct vm *vm);
+/* Pages of this memory come from host node `node` while it has some (mover_pages.c says why no more than that). 0 or -errno. */
+int places_prefer(void *at, size_t bytes, unsigned node);
 void places_choose(struct vm *vm);	/* where vCPUs start: once they are made, before they run */
 void places_thread(struct vcpu *v);
 void places_vcpu_moved(struct vcpu *v, unsigned node);
@@ -409,6 +416,22 @@ int mover_keep_home(struct vcpu *v, gfn_t gfn);
 /* For mmu_config.collapsed; arg: the VM. */
 void mover_collapsed(void *arg, gfn_t gfn, mfn_t kept);
 void mover_stats(const struct vm *vm, struct mover_counters *out);
+
+/* ---- node_tables.c: shadow tables for each place ------------------------------------------------------------------------ */
+/* Once vm->nr_places is known: vm->node_tables and ->pool_pages. `one`: what a single set of tables is given. 0 or -EINVAL after
+ * a message. */
+int node_tables_start(struct vm *vm, uint32_t one);
+/* Once there is an MMU, before anything has touched the pool. 0 or -errno. */
+int node_tables_place(struct vm *vm);
+/* The vCPU runs on the tables of v->place from now on, if they can be had at once. On its own thread, out of the guest. */
+void node_tables_switch(struct vcpu *v);
+/* On the vCPU's own thread, on its way in: has it been moved to another place? All begin on the tables of place 0, and bring
+ * along from there what the kernel has mapped by then. */
+static inline void node_tables_follow(struct vcpu *v)
+{
+	if (v->vm->node_tables && atomic_load_explicit(&v->place, memory_order_relaxed) != v->tables_place)
+		node_tables_switch(v);
+}
 
 /* ---- measure.c ------------------------------------------------------------------------------------------------------ */
 void measure_transitions(struct vcpu *v);

@@ -56,6 +56,7 @@ struct vmm_config {
 	unsigned sample_every;		/* of about so many prebuilt entries the use of one is observed; 0: none */
 	bool large;
 	bool fill_linear, link_ahead;
+	bool node_tables;		/* shadow tables for each node, if vCPUs can change theirs */
 	struct numa_config numa;	/* where memory and vCPUs are put */
 	unsigned vnuma;			/* NUMA nodes that the guest is told of, or VMM_VNUMA_HOST; 0: nothing is said */
 	unsigned numa_fake;		/* a test: the host passes for one with so many nodes; 0: no */

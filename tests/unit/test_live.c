@@ -27,7 +27,8 @@ static const char stats_text[] =
 		"\"ept\":{\"violations\":6}},"
 	"\"mmu\":{\"hidden\":30,\"true_faults\":10,\"prefetched\":8,\"updates\":7,"
 		"\"usage\":{\"pool_pages\":1000,\"pool_used_pages\":50,\"pool_peak_pages\":60,\"mapped_mib\":1.5,"
-			"\"tables_by_level\":[1,2,3,4]}}}";
+			"\"tables_by_level\":[1,2,3,4],"
+			"\"nodes\":[{\"node\":3,\"pool_pages\":500,\"tables\":20,\"tables_outside\":2}]}}}";
 static const char describe_text[] =
 	"{\"total\":{\"exits\":{\"page_fault\":\"#PF\"},\"irets\":\"returns \\\\ to\\nuser mode\"},"
 	"\"mmu\":{\"hidden\":\"hidden faults: gPTE allowed\"}}";
@@ -139,6 +140,7 @@ static void table(void **state)
 	assert_non_null(strstr(text, "  page_fault                      75  75.0%  #PF\n"));
 	assert_non_null(strstr(text, "  hidden                          30  58.8%  hidden faults: gPTE allowed\n"));
 	assert_non_null(strstr(text, "50 of 1 000 pages in use, 60 at most"));
+	assert_non_null(strstr(text, "  node 3: 20 tables in 500 pages, 2 of them elsewhere\n"));
 	assert_null(strstr(text, "gp"));
 	for (char *line = text; *line; line += strcspn(line, "\n") + 1)
 		if (strcspn(line, "\n") > 100)

@@ -253,12 +253,33 @@ static void json_members(void **state)
 	assert_json_int(r, "ept.violations", 0);
 	assert_true(json_is_null(at(r, "kvm.pf_taken")) && json_is_null(at(r, "frames")));
 	assert_json_int(r, "mmu.usage.leaves_2m", 5);
+	assert_int_equal(json_array_size(at(r, "mmu.usage.nodes")), 0);
 	assert_true(fabs(json_real_value(at(r, "mmu.usage.mapped_mib")) - 20) < 1e-9);
 	assert_true(fabs(json_real_value(at(r, "mmu.usage.pool_pages_per_mapped_mib")) - 2.5) < 1e-9);
 	assert_json_int(r, "end.wall_ns", 3000000000);
 	assert_json_int(r, "end.exit_code", 0);
 	assert_json_text(r, "end.reason", "powered off");
 	assert_int_equal(json_array_size(at(r, "marks")), 0);
+	json_decref(r);
+}
+
+/* Shadow tables for each of two nodes, which the host calls 3 and 1. */
+static void json_node_tables(void **state)
+{
+	json_t *r;
+
+	vm.place[0] = 3;
+	vm.place[1] = 1;
+	usage.nr_nodes = 2;
+	usage.node[0] = (struct mmu_node_usage){ .pool_pages = 500, .pool_used = 30, .tables = 20, .tables_outside = 2 };
+	usage.node[1] = (struct mmu_node_usage){ .pool_pages = 500, .pool_used = 20, .tables = 19 };
+	r = report();
+	assert_int_equal(json_array_size(at(r, "mmu.usage.nodes")), 2);
+	assert_json_int(r, "mmu.usage.nodes.0.node", 3);
+	assert_json_int(r, "mmu.usage.nodes.1.node", 1);
+	assert_json_int(r, "mmu.usage.nodes.0.tables", 20);
+	assert_json_int(r, "mmu.usage.nodes.0.tables_outside", 2);
+	assert_json_int(r, "mmu.usage.nodes.1.pool_used_pages", 20);
 	json_decref(r);
 }
 
@@ -441,9 +462,26 @@ static void table_lines(void **state)
 	assert_string_equal(line_of(text, "hypercall_60"), "hypercall_60 3 3.6%");
 	assert_non_null(strstr(line_of(text, "guest"), "2.000 s 20.0%"));	/* of 2 vCPUs' 5 s */
 	assert_non_null(strstr(text, "50 of 1 000 pages in use, 60 at most"));
+	assert_null(strstr(text, "  node "));
 	assert_non_null(strstr(text, "20.0 MiB mapped by 2 560 4 KiB and 5 2 MiB entries: 2.50 pages per MiB"));
 	assert_null(strstr(text, "spurious"));		/* none */
 	assert_null(strstr(text, "marks"));
+	free(text);
+}
+
+static void table_node_tables(void **state)
+{
+	char *text;
+
+	vm.place[0] = 3;
+	vm.place[1] = 1;
+	usage.nr_nodes = 2;
+	usage.node[0] = (struct mmu_node_usage){ .pool_pages = 500, .tables = 20, .tables_outside = 2 };
+	usage.node[1] = (struct mmu_node_usage){ .pool_pages = 500, .tables = 19 };
+	text = table();
+	assert_width(text);
+	assert_non_null(strstr(text, "  node 3: 20 tables in 500 pages, 2 of them elsewhere\n"));
+	assert_non_null(strstr(text, "  node 1: 19 tables in 500 pages\n"));
 	free(text);
 }
 
@@ -508,8 +546,8 @@ static void table_of_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(sums), TEST(ept_kinds), TEST(kvm_counts_of_a_part), TEST(json_members), TEST(json_live), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
-		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_interval),
+		TEST(sums), TEST(ept_kinds), TEST(kvm_counts_of_a_part), TEST(json_members), TEST(json_node_tables), TEST(json_live), TEST(json_unknowns), TEST(json_exit_codes), TEST(markers),
+		TEST(markers_are_bounded), TEST(json_file), TEST(table_lines), TEST(table_node_tables), TEST(table_interval),
 		TEST(table_of_giants), TEST(table_of_nothing),
 	};
 	int r;
