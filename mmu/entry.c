@@ -318,6 +318,7 @@ int entry_apply_link(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 	if (page_alive(c, child_gen) && page_has_key(c, &want->child)) {
 		list_add(mmu, &c->parents, id);
 		__atomic_add_fetch(&mmu->pages[page].present, 1, __ATOMIC_RELAXED);
+		reach_link(mmu, page, index, level, child);
 		__atomic_store_n(&mmu->pool[id], link_spte(mmu, want, child), __ATOMIC_RELEASE);
 		err = 0;
 	}

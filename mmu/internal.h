@@ -73,6 +73,8 @@ struct spage {
 	uint32_t refs;		/* cpus that have it loaded as a root; frame lock to change */
 	uint32_t holds;		/* cpus that owe a kick of an entry in it or of one that linked it */
 	uint32_t present;	/* entries, hole slots excluded */
+	uint32_t via;		/* reach.c; atomic */
+	uint64_t cpus;		/* reach.c; atomic */
 };
 
 #define FRAME_WPROT	(1u << 0)	/* no sPTE maps it writable: a page table in sync */
@@ -136,6 +138,7 @@ struct mmu_cpu {
 	uint32_t owed_pages[MMU_MAX_NODES], owed_drained[MMU_MAX_NODES];	/* [part] pages it zapped, that wait for its kicks */
 	uint32_t *orphans, nr_orphans;
 	unsigned faults;
+	unsigned number;		/* below MMU_MAX_CPUS */
 	uint8_t view, node;
 };
 
@@ -176,6 +179,7 @@ struct mmu {
 	uint32_t nr_listed;		/* frames with FRAME_LISTED; atomic */
 	uint64_t large_leaves;
 	struct mmu_cpu *cpus;
+	uint64_t cpu_numbers;		/* in use; cpus_lock */
 	struct mmu_stats gone;		/* counters of destroyed cpus; cpus_lock */
 	struct mmu_source_stats gone_sources[MMU_SOURCES];	/* and of sweeps; atomic */
 	uint64_t mapped_bytes;
@@ -364,6 +368,17 @@ static inline unsigned pool_part_of(const struct mmu *mmu, uint32_t page)
 
 	return part < mmu->cfg.nr_nodes ? part : mmu->cfg.nr_nodes - 1;	/* the last has what the division left */
 }
+
+/* ---- reach.c --------------------------------------------------------------------------------------------------- */
+
+void reach_reset(struct spage *p);
+/* Before a link of `child` is stored in entry `index` of `page`, whose lock is held. */
+void reach_link(struct mmu *mmu, uint32_t page, unsigned index, unsigned level, uint32_t child);
+/* Before the cpu's CR3 can name the root; once it cannot any more, and has been loaded since it did. */
+void reach_load(struct mmu_cpu *cpu, uint32_t root);
+void reach_left(struct mmu_cpu *cpu, uint32_t root);
+/* The cpus, by number, that may have cached what an entry of the page was before the change that comes before this. */
+uint64_t reach_of(const struct mmu *mmu, uint32_t page);
 
 /* ---- kick.c ---------------------------------------------------------------------------------------------------- */
 

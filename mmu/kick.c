@@ -186,6 +186,7 @@ static bool give_page(struct mmu_cpu *cpu, uint32_t page, struct mmu_kick *out, 
 	const mfn_t table = { cpu->mmu->cfg.pool.n + page };
 	unsigned count = 0, i, min = cpu->mmu->cfg.table_kick_min;
 	uint64_t *bits = cpu->kick_bits[page], *given = cpu->kick_given[page];
+	const uint64_t cpus = reach_of(cpu->mmu, page);
 
 	for (i = 0; i < 8; i++)
 		count += __builtin_popcountll(bits[i]);
@@ -194,7 +195,7 @@ static bool give_page(struct mmu_cpu *cpu, uint32_t page, struct mmu_kick *out, 
 			given[i] |= bits[i];
 			bits[i] = 0;
 		}
-		out[(*n)++] = (struct mmu_kick){ .table = table, .whole = true };
+		out[(*n)++] = (struct mmu_kick){ .table = table, .whole = true, .cpus = cpus };
 		STAT(cpu, kick_tables);
 		return true;
 	}
@@ -202,7 +203,8 @@ static bool give_page(struct mmu_cpu *cpu, uint32_t page, struct mmu_kick *out, 
 		while (bits[i]) {
 			if (*n == max)
 				return false;
-			out[(*n)++] = (struct mmu_kick){ .table = table, .index = i * 64 + __builtin_ctzll(bits[i]) };
+			out[(*n)++] = (struct mmu_kick){ .table = table, .index = i * 64 + __builtin_ctzll(bits[i]),
+						       .cpus = cpus };
 			given[i] |= bits[i] & -bits[i];
 			bits[i] &= bits[i] - 1;
 		}

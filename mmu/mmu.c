@@ -237,11 +237,25 @@ int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out)
 		return -ENOMEM;
 	}
 	spin_lock(&mmu->cpus_lock);
-	cpu->next = mmu->cpus;
-	mmu->cpus = cpu;
+	cpu->number = __builtin_ctzll(~mmu->cpu_numbers);
+	ok = cpu->number < MMU_MAX_CPUS;
+	if (ok) {
+		mmu->cpu_numbers |= 1ull << cpu->number;
+		cpu->next = mmu->cpus;
+		mmu->cpus = cpu;
+	}
 	spin_unlock(&mmu->cpus_lock);
+	if (!ok) {
+		cpu_free(cpu);
+		return -EUSERS;
+	}
 	*out = cpu;
 	return 0;
+}
+
+unsigned mmu_cpu_number(const struct mmu_cpu *cpu)
+{
+	return cpu->number;
 }
 
 int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view)
@@ -276,6 +290,7 @@ void mmu_entered(struct mmu_cpu *cpu)
 	for (unsigned mode = 0; mode < 2; mode++) {
 		if (!cpu->left[mode])
 			continue;
+		reach_left(cpu, cpu->left[mode] - 1);
 		shadow_unref(cpu, cpu->left[mode] - 1);
 		cpu->left[mode] = 0;
 	}
@@ -299,6 +314,7 @@ void mmu_cpu_destroy(struct mmu_cpu *cpu)
 	for (at = &mmu->cpus; *at != cpu; at = &(*at)->next)
 		;
 	*at = cpu->next;
+	mmu->cpu_numbers &= ~(1ull << cpu->number);
 #define X(name, what) mmu->gone.name += stats.name;
 	MMU_COUNTERS(X)
 #undef X
@@ -329,6 +345,7 @@ int mmu_load(struct mmu_cpu *cpu, enum mmu_mode mode, gfn_t l4, mfn_t *root)
 	release_root(cpu, mode);
 	cpu->root[mode] = page + 1;
 	cpu->root_l4[mode] = l4.n;
+	reach_load(cpu, page);
 	STAT(cpu, loads);
 	sync_all(cpu);
 	if (fresh && cpu->mmu->cfg.link_ahead)

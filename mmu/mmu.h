@@ -94,6 +94,7 @@ struct mmu_config {
 	unsigned prefetch_n;	/* for MMU_PREFETCH_AROUND: 1..511 */
 	bool fill_linear;	/* a hidden fault of the kernel in a leaf table that maps frames in a row fills the table */
 	bool link_ahead;	/* link tables that have a shadow when a root is loaded, and into both modes' roots at one fault */
+	bool track_reach;	/* know which cpus a kick concerns. Needs every CR3 load to flush what the roots before it left */
 	bool large;		/* build 2 MiB shadow entries where guest mapping and backing allow */
 	bool nx;		/* the processor honours NX (else bit 63 is reserved) */
 	bool preset_ad;		/* install leaves with A and D set: lets KVM's own shadow prefetch (7x cheaper) */
@@ -125,7 +126,8 @@ void mmu_destroy(struct mmu *mmu);
 /* Which frames of the pool the tables of a node are made from, as long as there are any: to place them there. Any thread. */
 void mmu_pool_part(struct mmu *mmu, unsigned node, mfn_t *first, uint32_t *count);
 
-/* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM. Any thread. */
+/* The handle of one thread: its counters, its kick list, the roots it runs on. -ENOMEM; -EUSERS: MMU_MAX_CPUS exist. Any
+ * thread. */
 int mmu_cpu_create(struct mmu *mmu, struct mmu_cpu **out);
 /* Which view its kernel roots show, 0 if never called. Before its first mmu_load(). -EINVAL: the MMU has no such view. */
 int mmu_cpu_set_view(struct mmu_cpu *cpu, unsigned view);
@@ -397,7 +399,13 @@ struct mmu_kick {
 	mfn_t table;		/* a frame of the pool */
 	uint16_t index;		/* the entry, when !whole */
 	bool whole;		/* every entry of the table */
+	uint64_t cpus;		/* by number: whose processors may cache it, the owner's aside. MMU_CPUS_ALL without track_reach */
 };
+
+#define MMU_MAX_CPUS	63u
+#define MMU_CPUS_ALL	(~0ull)
+/* Bit of this cpu in mmu_kick.cpus. */
+unsigned mmu_cpu_number(const struct mmu_cpu *cpu);
 
 bool mmu_kick_pending(struct mmu_cpu *cpu);
 /* Takes up to `max` kicks off the list; returns how many. 0: drained. */

@@ -39,6 +39,7 @@ static void birth(struct mmu_cpu *cpu, uint32_t page, const struct shadow_key *k
 		memset(&mmu->pool[spte_id(page, 0)], 0, MMU_PAGE_SIZE);
 	__atomic_store_n(&p->key, key_pack(key), __ATOMIC_RELEASE);
 	__atomic_store_n(&p->used, 1, __ATOMIC_RELAXED);
+	reach_reset(p);
 	if (key->level == MMU_LEVELS)
 		for (i = 0; i < HOLE_SLOTS; i++)
 			__atomic_store_n(&mmu->pool[spte_id(page, HOLE_FIRST + i)], hole_entry(mmu, key, i),

@@ -40,6 +40,7 @@
 	X(polls,	"... for named events, as a waiter for a lock does") \
 	X(remote_flushes, "times other vCPUs had to flush their TLBs") \
 	X(remote_waits,	"vCPUs that had to leave the guest for it") \
+	X(remote_skips,	"vCPUs that stayed there, for they cannot know what was changed") \
 	X(ring_waits,	"waits for a shim's ring that another vCPU was taking up") \
 	X(pin_waits,	"waits for a pin that another vCPU was applying") \
 	X(vcpu_waits,	"waits for a vCPU's descriptor tables or runstate") \

@@ -482,10 +482,11 @@ static bool send_kicks(struct vcpu *v, struct gate_exit *e, bool all)
 	}
 	if (v->kicks_out && (remote || all)) {
 		if (remote)
-			remote_flush(v);
+			remote_flush(v, v->kick_cpus);
 		v->vm->paging->kick_done(v);
 		PROBE(kick__done, v->id);
 		v->kicks_out = false;
+		v->kick_cpus = 0;
 		v->flush = true;
 		if (!all)	/* on the way in; who calls vcpu_do_kicks() may go on to work for others */
 			shim_owes(v, false);
@@ -558,6 +559,7 @@ void vcpu_enter(struct vcpu *v, struct gate_exit *e)
 	if (v->kicks_out && v->state != VCPU_MID_GATE) {
 		v->nr_kicks = 0;
 		v->kicks_out = false;
+		v->kick_cpus = 0;
 		v->vm->paging->kick_done(v);
 		PROBE(kick__done, v->id);
 	}

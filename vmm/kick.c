@@ -13,9 +13,11 @@ static uint64_t entry_va(const struct vm *vm, mfn_t table, unsigned index)
 static unsigned fill_flush(struct vcpu *v, uint64_t *list, unsigned max)
 {
 	struct mmu_kick k[64];
+	unsigned got;
 
-	while (v->vm->paging->kick_next(v, k, 64))
-		;
+	while ((got = v->vm->paging->kick_next(v, k, 64)))
+		for (unsigned i = 0; i < got; i++)
+			v->kick_cpus |= k[i].cpus;
 	return 0;
 }
 
@@ -30,6 +32,7 @@ static unsigned fill_entries(struct vcpu *v, uint64_t *list, unsigned max)
 	unsigned n = 0;
 
 	while (max - n >= MMU_ENTRIES && v->vm->paging->kick_next(v, &k, 1)) {
+		v->kick_cpus |= k.cpus;
 		if (!k.whole) {
 			list[n++] = entry_va(v->vm, k.table, k.index);
 			continue;
@@ -46,8 +49,10 @@ static unsigned fill_tables(struct vcpu *v, uint64_t *list, unsigned max)
 	unsigned n = 0, got;
 
 	while (max - n >= 64 && (got = v->vm->paging->kick_next(v, k, 64)))
-		for (unsigned i = 0; i < got; i++)
+		for (unsigned i = 0; i < got; i++) {
+			v->kick_cpus |= k[i].cpus;
 			list[n++] = entry_va(v->vm, k[i].table, k[i].index) + (k[i].whole ? 4 : 0);
+		}
 	return n;
 }
 

@@ -71,7 +71,7 @@ unsigned nested_kick_next(struct vcpu *v, struct mmu_kick *out, unsigned max)
 		uint64_t k = n->kicks[n->handed];
 
 		out[got++] = (struct mmu_kick){ .table = { k >> 16 }, .index = k % MMU_ENTRIES,
-						.whole = (k & 0xffff) == MMU_ENTRIES };
+						.whole = (k & 0xffff) == MMU_ENTRIES, .cpus = MMU_CPUS_ALL };
 	}
 	if (n->handed == n->nr_kicks)
 		n->handed = n->nr_kicks = 0;

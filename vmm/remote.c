@@ -45,7 +45,7 @@ static void wait_for(struct vcpu *o, uint32_t phase)
 	}
 }
 
-void remote_flush(struct vcpu *v)
+void remote_flush(struct vcpu *v, uint64_t cpus)
 {
 	struct vm *vm = v->vm;
 	uint32_t phase[VMM_MAX_VCPUS];
@@ -57,6 +57,10 @@ void remote_flush(struct vcpu *v)
 
 		if (o == v)
 			continue;
+		if (!(cpus >> mmu_cpu_number(o->mmu) & 1)) {
+			v->counters.vcpu.remote_skips += atomic_load(&o->phase) & 1;
+			continue;
+		}
 		atomic_store(&o->flush_wanted, true);
 		phase[i] = atomic_load(&o->phase);
 		if (!(phase[i] & 1))

@@ -153,6 +153,7 @@ static int make_mmu(struct vm *vm)
 		.large = vm->config->large,
 		.fill_linear = vm->config->fill_linear,
 		.link_ahead = vm->config->link_ahead,
+		.track_reach = vm->remote_flush,
 		.nx = true,
 		.preset_ad = true,
 		.sample_every = vm->config->sample_every,

@@ -156,6 +156,7 @@ struct vcpu {
 	/* the monitor's side */
 	char *area;			/* hva of the vCPU area */
 	unsigned nr_kicks;		/* addresses in the area that the gate has still to rewrite */
+	uint64_t kick_cpus;		/* by mmu_cpu_number(): who may cache what the drained kicks are about */
 	bool kicks_out;			/* a drained kick list is not known to have taken effect yet */
 	bool flush;			/* load CR3 on the way into the guest */
 	uint32_t shim_tail;		/* ring entries taken; ring_lock: any vCPU may take them */
@@ -291,9 +292,9 @@ bool vcpu_park(struct vcpu *v);
 /* Around KVM_RUN where the guest may run. After the first, whoever wants something of this vCPU gets it out of there. */
 void remote_enter(struct vcpu *v);
 void remote_leave(struct vcpu *v);
-/* Makes every other vCPU flush its TLB before it runs another instruction of the guest. Waits only for those that are in
- * the guest, and only until they have left it. `v` is not in the guest. */
-void remote_flush(struct vcpu *v);
+/* Makes every other vCPU whose mmu_cpu_number() is in `cpus` flush its TLB before it runs another instruction of the guest.
+ * Waits only for those that are in the guest, and only until they have left it. `v` is not in the guest. */
+void remote_flush(struct vcpu *v, uint64_t cpus);
 
 /* The system time in ns that this guest reads. Any thread. */
 uint64_t vm_now(const struct vm *vm);

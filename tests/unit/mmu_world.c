@@ -51,9 +51,9 @@ void world_fail(struct world_cpu *cpu, const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fprintf(stderr, "\n  UMBRA_SEED=%llu (cpu %td, cpus %u, nodes %u, pool %u, fill %d, prefetch %d/%u, large %d, nx %d, "
-		"preset_ad %d, table_kick_min %u, audit %u)\n  what happened last:\n",
+		"preset_ad %d, reach %d, table_kick_min %u, audit %u)\n  what happened last:\n",
 		(unsigned long long)o->seed, cpu - cpu->world->cpus, o->cpus, o->nodes, o->pool_pages, o->fill, o->prefetch,
-		o->prefetch_n, o->large, o->nx, o->preset_ad, o->table_kick_min, o->audit);
+		o->prefetch_n, o->large, o->nx, o->preset_ad, o->reach, o->table_kick_min, o->audit);
 	for (i = from->nr_trace > WORLD_TRACE ? from->nr_trace - WORLD_TRACE : 0; i < from->nr_trace; i++)
 		fprintf(stderr, "  %6u %s\n", i, from->trace[i % WORLD_TRACE]);
 	fflush(stderr);
@@ -131,7 +131,7 @@ struct world *world_create(const struct world_options *opt)
 		.pool = { w->pool }, .pool_pages = opt->pool_pages, .nr_nodes = opt->nodes,
 		.fill = opt->fill, .prefetch = opt->prefetch, .prefetch_n = opt->prefetch_n,
 		.large = opt->large, .nx = opt->nx, .preset_ad = opt->preset_ad, .link_ahead = opt->link_ahead,
-		.fill_linear = opt->fill_linear,
+		.fill_linear = opt->fill_linear, .track_reach = opt->reach,
 		.table_kick_min = opt->table_kick_min, .audit = opt->audit,
 		.sample_every = opt->sample_every, .audit_failed = audit_failed, .audit_arg = w,
 		.collapsed = collapsed, .collapsed_arg = w,
@@ -211,6 +211,26 @@ static void kick_entries(const struct world_cpu *by, struct tlb_entry *e, unsign
 	}
 }
 
+static void mark(struct world_cpu *cpu, const struct mmu_kick *k)
+{
+	uint64_t page = k->table.n - cpu->world->pool;
+
+	if (k->whole)
+		cpu->kick_whole[page] = 1;
+	else
+		cpu->kick_bits[page][k->index / 64] |= 1ull << (k->index & 63);
+}
+
+static void unmark(struct world_cpu *cpu, const struct mmu_kick *k, unsigned n)
+{
+	for (; n--; k++) {
+		uint64_t page = k->table.n - cpu->world->pool;
+
+		memset(cpu->kick_bits[page], 0, sizeof(cpu->kick_bits[page]));
+		cpu->kick_whole[page] = 0;
+	}
+}
+
 void world_kick(struct world_cpu *cpu)
 {
 	struct world *w = cpu->world;
@@ -232,27 +252,29 @@ void world_kick(struct world_cpu *cpu)
 		uint64_t page = all[i].table.n - w->pool;
 		uint64_t bit = 1ull << (all[i].index & 63);
 
+		world_check(cpu, w->opt.reach || all[i].cpus == MMU_CPUS_ALL, "a kick for some cpus only, unasked");
 		world_check(cpu, page < w->opt.pool_pages, "kick of frame %#llx, not of the pool",
 			    (unsigned long long)all[i].table.n);
 		world_check(cpu, all[i].whole || all[i].index < 512, "kick of index %u", all[i].index);
 		world_check(cpu, !cpu->kick_whole[page] && (all[i].whole || !(cpu->kick_bits[page][all[i].index / 64] & bit)),
 			    "duplicate kick of pool page %llu index %u", (unsigned long long)page, all[i].index);
-		if (all[i].whole)
-			cpu->kick_whole[page] = 1;
-		else
-			cpu->kick_bits[page][all[i].index / 64] |= bit;
+		mark(cpu, &all[i]);
 	}
+	unmark(cpu, all, nr);
 	for (c = 0; nr && c < w->opt.cpus; c++) {
-		pthread_mutex_lock(&w->cpus[c].lock);
-		kick_entries(cpu, w->cpus[c].tlb, WORLD_TLB);
-		kick_entries(cpu, w->cpus[c].path, WORLD_PATHS);
-		pthread_mutex_unlock(&w->cpus[c].lock);
-	}
-	for (i = 0; i < nr; i++) {
-		uint64_t page = all[i].table.n - w->pool;
+		struct world_cpu *to = &w->cpus[c];
 
-		memset(cpu->kick_bits[page], 0, sizeof(cpu->kick_bits[page]));
-		cpu->kick_whole[page] = 0;
+		/* No processor hears of more than mmu/ says it has to. */
+		for (i = 0; i < nr; i++)
+			if (to == cpu || all[i].cpus >> mmu_cpu_number(to->cpu) & 1)
+				mark(cpu, &all[i]);
+			else
+				__atomic_fetch_add(&w->kicks_spared, 1, __ATOMIC_RELAXED);
+		pthread_mutex_lock(&to->lock);
+		kick_entries(cpu, to->tlb, WORLD_TLB);
+		kick_entries(cpu, to->path, WORLD_PATHS);
+		pthread_mutex_unlock(&to->lock);
+		unmark(cpu, all, nr);
 	}
 	free(all);
 	mmu_kick_done(cpu->cpu);
@@ -266,6 +288,13 @@ void world_set_node(struct world_cpu *cpu, unsigned node)
 	err = mmu_cpu_set_node(cpu->cpu, node);
 	world_check(cpu, !err, "mmu_cpu_set_node: %d", err);
 	cpu->node = node;
+}
+
+static void leave_roots(const struct world_cpu *cpu, struct tlb_entry *e, unsigned n)
+{
+	for (; n--; e++)
+		if (e->cr3 != cpu->cr3[MMU_KERNEL] && e->cr3 != cpu->cr3[MMU_USER])
+			e->valid = false;
 }
 
 void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
@@ -287,6 +316,10 @@ void world_load(struct world_cpu *cpu, enum mmu_mode mode, uint64_t l4)
 	cpu->l4[mode] = l4;
 	cpu->root_node[mode] = cpu->node;
 	cpu->cr3[mode] = l4 == MODEL_NONE ? MODEL_NONE : root.n;
+	if (cpu->world->opt.reach) {	/* CR3 was loaded; of what the present roots show nothing need be lost by that */
+		leave_roots(cpu, cpu->tlb, WORLD_TLB);
+		leave_roots(cpu, cpu->path, WORLD_PATHS);
+	}
 	pthread_mutex_unlock(&cpu->lock);
 	mmu_entered(cpu->cpu);
 	world_check(cpu, l4 == MODEL_NONE || root.n - cpu->world->pool < cpu->world->opt.pool_pages,

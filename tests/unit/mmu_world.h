@@ -30,6 +30,7 @@ struct world_options {
 	enum mmu_prefetch_kind prefetch;
 	unsigned prefetch_n;
 	bool large, nx, preset_ad, link_ahead, fill_linear;
+	bool reach;		/* kicks reach only those whom mmu/ names */
 	unsigned table_kick_min, audit, sample_every;
 	bool serial;		/* one thread drives all processors */
 	uint64_t seed;		/* printed when a check fails */
@@ -74,6 +75,7 @@ struct world {
 	uint8_t *collapsed;		/* [gfn] mmu/ has said so since the test cleared it; atomic */
 	struct world_cpu cpus[WORLD_CPUS];
 	int nr_audit_failed;
+	uint64_t kicks_spared;	/* atomic: kicks times processors that did not hear of them */
 };
 
 struct world *world_create(const struct world_options *opt);

@@ -38,6 +38,7 @@ static void random_options(uint64_t seed, struct world_options *o)
 	o->link_ahead = rng_below(&rng, 2);
 	o->fill_linear = rng_below(&rng, 2);
 	o->nodes = 1 + seed % 3;
+	o->reach = seed / 3 % 2;
 	if (o->nodes > 1)
 		o->cpus = 2 + rng_below(&rng, 2);
 }

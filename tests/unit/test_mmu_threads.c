@@ -148,6 +148,7 @@ static void run_crowd(uint64_t seed, uint32_t pool_pages, void *(*interfere)(voi
 		.cpus = PROGRAMS + 2,
 		.fill = rng_below(&rng, 2), .prefetch = rng_below(&rng, 4), .prefetch_n = 1 + rng_below(&rng, 16),
 		.large = rng_below(&rng, 2), .nx = true, .preset_ad = rng_below(&rng, 2), .link_ahead = rng_below(&rng, 2),
+		.reach = seed % 2,
 		.fill_linear = rng_below(&rng, 2),
 		.table_kick_min = kick_min[rng_below(&rng, 3)],
 	};
@@ -360,7 +361,8 @@ static void *run_reader(void *arg)
 
 static void run_shared(uint64_t seed, bool pinned)
 {
-	struct world_options wo = { .nr_gfns = 1024, .pool_pages = 64 * (1 + seed % 3), .nodes = 1 + seed % 3, .cpus = 3, .nx = true, .seed = seed,
+	struct world_options wo = { .nr_gfns = 1024, .pool_pages = 64 * (1 + seed % 3), .nodes = 1 + seed % 3, .cpus = 3, .nx = true, .reach = seed % 2,
+		.seed = seed,
 				    .fill = seed & 1, .prefetch = seed >> 1 & 3, .prefetch_n = 4, .preset_ad = seed & 1,
 				    .table_kick_min = seed & 2 ? 8 : 0 };
 	struct shared s = { .w = world_create(&wo), .rounds = env_number("UMBRA_STEPS", 15000 / SCALE) };
