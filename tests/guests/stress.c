@@ -1,6 +1,6 @@
 /*
- * stress.c - all vCPUs at once: page-table updates, flushes, events, polls, timers, int3, pins, roots. Every word read and
- * every event is checked. cpus=N, seconds=N (default 5), seed=N.
+ * stress.c - all vCPUs at once: page-table updates, direct stores to page tables, flushes, events, polls, timers, int3, pins,
+ * roots. Every word read and every event is checked. cpus=N, seconds=N (default 5), seed=N.
  *
  * Each vCPU owns SLOTS pages of the window and two frames for each. A slot's entry alternates between the frames; a frame's
  * first word says which generation it is. What an owner has published, after a flush that reached all, everybody must see.
@@ -11,7 +11,7 @@
 #define WINDOW	(TEST_VA + 0x400000)
 
 static struct slot {
-	uint64_t *frame[2], pte, generation;
+	uint64_t *frame[2], *entry, generation;
 	volatile uint64_t published;
 } slots[SMP_MAX][SLOTS];
 static volatile uint64_t sent[SMP_MAX][SMP_MAX];
@@ -27,7 +27,7 @@ static uint64_t slot_va(unsigned cpu, unsigned i)
 
 static void update_own(struct cpu *c)
 {
-	unsigned i = random64(&c->seed) % SLOTS, how = random64(&c->seed) % 6;
+	unsigned i = random64(&c->seed) % SLOTS, how = random64(&c->seed) % 10;
 	struct slot *s = &slots[c->id][i];
 	uint64_t generation = s->generation + 1, *frame = s->frame[generation & 1], va = slot_va(c->id, i);
 	uint64_t pte = pte_make(va_to_mfn(frame), generation % 3 ? PTE_DATA : PTE_RO_DATA);
@@ -36,15 +36,17 @@ static void update_own(struct cpu *c)
 	*(volatile uint64_t *)frame = generation;
 	if (how < 2)
 		r = update_va(va, pte, how ? UVMF_TLB_FLUSH | UVMF_ALL : UVMF_INVLPG | PTR(&all_vcpus));
-	else
-		r = mmu_update_one(s->pte, pte);
-	if (!r && how == 2)
+	else if (how < 6)
+		r = mmu_update_one(mach(s->entry), pte);
+	else	/* a table that is only mapped read-only: the store comes through */
+		*(volatile uint64_t *)s->entry = pte;
+	if (!r && how > 1 && how % 4 == 2)
 		r = mmuext(MMUEXT_INVLPG_MULTI, va, PTR(&all_vcpus));
-	else if (!r && how == 3)
+	else if (!r && how > 1 && how % 4 == 3)
 		r = mmuext(MMUEXT_TLB_FLUSH_MULTI, 0, PTR(&all_vcpus));
-	else if (!r && how == 4)
+	else if (!r && how > 1 && how % 4 == 0)
 		r = mmuext(MMUEXT_INVLPG_ALL, va, 0);
-	else if (!r && how == 5)
+	else if (!r && how > 1)
 		r = mmuext(MMUEXT_TLB_FLUSH_ALL, 0, 0);
 	if (r)
 		return cpu_fail(c, "an update is refused", how, (uint64_t)-r);
@@ -189,7 +191,7 @@ TEST(stress)
 			s->frame[0] = page_alloc();
 			s->frame[1] = page_alloc();
 			expect_eq(map_page(root_va(), slot_va(cpu, i), pte_make(va_to_mfn(s->frame[0]), PTE_DATA)), 0);
-			s->pte = mach(pte_of(root_va(), slot_va(cpu, i), 1));
+			s->entry = pte_of(root_va(), slot_va(cpu, i), 1);
 			/* the L4 entry of the window came after the roots were cloned */
 			for (unsigned k = 0; k < nr_cpus; k++)
 				mmu_update_one(mach(&own_root[k][slot_va(cpu, i) >> 39 & 511]),
