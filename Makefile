@@ -81,6 +81,10 @@ numa-testbed: all guests initrd kernel	## moves between 2 and 4 nodes, npt=1 and
 	NUMA_LONG=1 UMBRA_BUILD=$(abspath $(B)) bash tests/e2e/numa-moves.sh
 .PHONY: stress numa-testbed
 
+stress-numa: all guests initrd kernel ## frames moved and copied at random, in every mode; about ten minutes
+	MOVES_LONG=1 MOVES_SECONDS=$(or $(MOVES_SECONDS),100) UMBRA_BUILD=$(abspath $(B)) bash tests/e2e/moves.sh
+.PHONY: stress-numa
+
 check:                          ## every test there is; STEPS="unit boot" picks some
 	$(Q)scripts/deps --without perf
 	$(Q)$(MAKE) -s all initrd kernel
