@@ -225,6 +225,7 @@ static void move_batch(struct mover *m, struct numa_move *moves, unsigned n)
 	if (m->nr_items && !execute(m))
 		for (unsigned i = 0; i < m->nr_items; i++)
 			m->items[i].result = -ESHUTDOWN;
+	mover_join_pages(m);
 	for (unsigned i = 0; i < m->nr_items; i++) {
 		moves[of[i]].result = m->items[i].result;
 		mover_leave(m, m->items[i].gfn);	/* the old place, or the new one if nothing came of it */

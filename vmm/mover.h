@@ -67,6 +67,8 @@ bool mover_has_copies(const struct vm *vm, gfn_t gfn);
 /* mover_pages.c: the host's pages behind the places. Callers have claimed the frames */
 /* Sees to it that there are pages for `to` or `at` of each item on its node; results[] of others: -ENOMEM. Slow. */
 void mover_populate(struct mover *m);
+/* Lets the host back regions of 2 MiB that the batch has completed with a huge page. */
+void mover_join_pages(struct mover *m);
 /* From now on the places of `gfn` that it does not stand at wait to be given back. Any thread. */
 void mover_leave(struct mover *m, gfn_t gfn);
 /* Gives back what has waited long enough; what has not goes on waiting. `patience`: waits for that itself, some milliseconds. */

@@ -20,6 +20,10 @@
 #define LOOK_US		50u
 #define NUDGE_AFTER	10u	/* ... until vCPUs that stay in the guest are asked to come out */
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25		/* linux/mman.h since 6.1 */
+#endif
+
 /* ---- making them -------------------------------------------------------------------------------------------------------- */
 
 #define HOME	NUMA_MAX_PLACES		/* as if it were one more node */
@@ -132,6 +136,43 @@ void mover_populate(struct mover *m)
 			}
 	}
 	check_nodes(m, p, n);
+}
+
+/* ---- 2 MiB --------------------------------------------------------------------------------------------------------------- */
+
+#define REGION	512u
+
+/* All of the region stands there, so that the MMU has mapped, or will map, it as one. */
+static bool stands_whole(const struct mover *m, uint64_t first, unsigned node)
+{
+	uint64_t base = node == HOME ? 0 : m->vm->node_base[node].n;
+
+	/* Most do not: the last frame before the others. */
+	for (unsigned i = REGION; i--;)
+		if (mmu_pmap(m->vm->mmu, (gfn_t){ first + i }).n != base + first + i)
+			return false;
+	return true;
+}
+
+void mover_join_pages(struct mover *m)
+{
+	uint64_t before = ~0ull;
+
+	for (unsigned i = 0; i < m->nr_items && m->vm->config->huge; i++) {
+		struct batch_item *it = &m->items[i];
+		uint64_t first = it->gfn.n & ~(uint64_t)(REGION - 1);
+		unsigned node = node_of_place(m, it->gfn, it->to);
+		char *at;
+
+		if (it->result || (it->kind != NUMA_MIGRATE && it->kind != NUMA_HOME) || first == before ||
+		    !stands_whole(m, first, node))
+			continue;
+		before = first;
+		at = place_hva(m, node, (gfn_t){ first });
+		/* A host that cannot is slower, no more: Linux before 6.1, no huge page to be had. */
+		if (!madvise(at, REGION << 12, MADV_HUGEPAGE) && !madvise(at, REGION << 12, MADV_COLLAPSE))
+			MOVER_COUNT(m, joined, 1);
+	}
 }
 
 /* ---- giving them back ----------------------------------------------------------------------------------------------------- */

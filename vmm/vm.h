@@ -389,6 +389,7 @@ int machine_manager_create(struct vm *vm);
 	X(stopped_inside,	"batches put off because a shim was stopped in the middle of a page-table update") \
 	X(no_room,		"pages that a node did not have") \
 	X(given_back,		"pages given back to the host") \
+	X(joined,		"2 MiB regions, moved as a whole, that the host backs with a huge page again") \
 	X(move_ns,		"time of vCPU threads spent on moves") \
 	X(watch_ns,		"... on watching")
 
