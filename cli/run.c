@@ -50,7 +50,7 @@ static const struct argp_option options[] = {
 	{ "prefetch", OPT_PREFETCH, "HOW", 0, "At a fault also build: off (default), kvm8 (the aligned 8), xen32 (32 "
 	  "forward) or N on both sides", 2 },
 	{ "populate", OPT_POPULATE, NULL, 0, "Allocate all of the guest's memory before it runs", 2 },
-	{ "numa", OPT_NUMA, "POLICY", 0, "Which NUMA nodes memory comes from: off (default), local, interleave, bind; 'help' explains", 2 },
+	{ "numa", OPT_NUMA, "POLICY", 0, "Which NUMA nodes memory comes from: off (default), local, interleave, bind; and what moves later: migrate, replicate, balance, auto; 'help' explains", 2 },
 	{ "numa-fake", OPT_NUMA_FAKE, "N", 0, "A test: pretends that this host has N NUMA nodes, 2 to 8", 2 },
 	{ "membind", OPT_MEMBIND, "NODES", 0, "... from these nodes only: 0,2-3 or all", 2 },
 	{ "preferred", OPT_PREFERRED, "NODE", 0, "... from this node while it has some", 2 },

@@ -1,7 +1,7 @@
 /*
  * layout.h - the address map: what stands where in the VM's physical space and in the guest's address space.
  *
- * VM physical space (machine frames), two KVM slots:
+ * VM physical space (machine frames), two KVM slots, and one more per node if frames move between nodes (docs/moves.md):
  *
  *   0            guest RAM                                     slot 0, memfd
  *   ram          shared_info            <- the last gfn the guest may name

@@ -72,7 +72,7 @@
  *
  * The shim says that it is `inside`, with a full fence, before it looks at the byte, and that it is out again when it no longer
  * uses the frame. Who moves sets AWAY, with a full fence, before it looks whether anybody is inside. So one of the two sees the
- * other (docs/numa.md).
+ * other (docs/moves.md).
  */
 #define SHIM_PIN_LEVEL	7u
 #define SHIM_AWAY	0x80u
