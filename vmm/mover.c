@@ -85,6 +85,8 @@ static bool hand_over(struct mover *m)
 	struct timespec until;
 	bool done;
 
+	if (atomic_load(&m->vm->stop))
+		return false;
 	atomic_store(&m->state, BATCH_WAITING);
 	pthread_mutex_lock(&m->done_lock);
 	do {

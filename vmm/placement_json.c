@@ -225,9 +225,10 @@ json_t *placement_json(const struct vm *vm)
 
 	if (vm->numa)
 		numa_manager_config(vm->numa, &c);
-	o = json_pack("{ss so so so sb s[] s[] so so}", "policy", numa_policy_name(c.policy), "membind", mask_json(c.membind),
+	o = json_pack("{ss so so so sb s[] s[] so so so}", "policy", numa_policy_name(c.policy), "membind", mask_json(c.membind),
 		      "preferred", known(c.policy ? c.preferred : -1), "cpunodebind", mask_json(c.cpunodebind), "made_up", t->fake, "nodes",
-		      "vcpus", "vnuma", vnuma_json(vm), "manager", numa_manager_json(vm));
+		      "vcpus", "vnuma", vnuma_json(vm), "manager", numa_manager_json(vm),
+		      "mover", mover_json(vm));
 	if (!o || add_memory(vm, o)) {
 		json_decref(o);
 		return NULL;

@@ -40,7 +40,7 @@ json_t *stats_helper_json(struct vm *vm);
 
 /* placement_json.c: policy, nodes, where the memory is. NULL: no memory. Any thread. */
 json_t *placement_json(const struct vm *vm);
-/* mover.c: its counters. As placement_json(); null: nothing moves. */
+/* mover_json.c: its counters. As placement_json(); null: nothing moves. */
 json_t *mover_json(const struct vm *vm);
 
 /* stats_locks.c: a list, outermost first. NULL: no memory. */
