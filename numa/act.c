@@ -11,6 +11,8 @@
 #define BUSY_ROUNDS	2u	/* a frame that was busy is tried again after so many rounds, twice as many each time */
 #define BUSY_MAX	7u
 #define FULL_ROUNDS	20u	/* ... and a node that was full */
+#define DWELL_ROUNDS	8u	/* after a move a page stays for so many rounds, twice as many with each */
+#define DWELL_MAX	6u
 
 bool act_want(struct numa_manager *m, const struct wish *wish)
 {
@@ -74,7 +76,9 @@ static void book_done(struct numa_manager *m, const struct numa_move *move)
 
 	f->busy = 0;
 	f->watched = 0;
+	heat_clear(m, move->gfn);
 	f->moves += f->moves < UINT8_MAX;
+	f->frozen = m->round + (DWELL_ROUNDS << (f->moves < DWELL_MAX ? f->moves : DWELL_MAX));
 	switch (move->kind) {
 	case NUMA_MIGRATE:
 		set_copies(m, f, 0);
@@ -146,17 +150,20 @@ static enum numa_act act_of(enum numa_move_kind kind)
 /* One batch of one kind and direction. */
 static void act_batch(struct numa_manager *m, struct numa_move *moves, unsigned n, const struct numa_decision *why)
 {
-	uint64_t then = m->machine.ops->now_ns(m->machine.arg), gfns[NUMA_MAX_BATCH];
+	uint64_t then = budget_clock(m), gfns[NUMA_MAX_BATCH];
 	struct numa_decision d = *why;
 
-	d.time_ns = then;
+	d.time_ns = m->machine.ops->now_ns(m->machine.arg) - m->start_ns;
 	d.act = act_of(moves->kind);
 	d.to = moves->kind == NUMA_MIGRATE ? moves->node : NUMA_NOWHERE;
 	d.mask = moves->kind == NUMA_REPLICATE ? moves->mask : 0;
 	d.frames = n;
 	d.first = d.last = moves->gfn;
+	for (unsigned i = 0; m->frames && i < n; i++)
+		if (moves[i].gfn < m->machine.nr_gfns)
+			heat_disturb(m, moves[i].gfn);
 	m->machine.ops->move(m->machine.arg, moves, n);
-	d.cost_ns = m->machine.ops->now_ns(m->machine.arg) - then;
+	d.cost_ns = budget_clock(m) - then;
 	budget_spent_moving(m, n, d.cost_ns);
 	for (unsigned i = 0; i < n; i++) {
 		book(m, &moves[i]);
@@ -193,7 +200,7 @@ int act_move_vcpu(struct numa_manager *m, unsigned vcpu, unsigned node, const st
 	uint64_t then = m->machine.ops->now_ns(m->machine.arg);
 	struct numa_decision d = *why;
 
-	d.time_ns = then;
+	d.time_ns = then - m->start_ns;
 	d.act = NUMA_DID_MOVE_VCPU;
 	d.first = d.last = vcpu;
 	d.frames = 1;
@@ -239,19 +246,14 @@ static bool has_room(const struct numa_manager *m, const struct wish *w)
 	return true;
 }
 
-static void add_why(const struct numa_manager *m, struct numa_decision *d, const struct wish *w)
+static void add_why(struct numa_manager *m, struct numa_decision *d, const struct wish *w)
 {
 	d->writers |= w->writers;
 	d->gain_ns += w->w.gain_ns;
-	for (unsigned i = 0; i < m->machine.nr_places; i++) {
-		unsigned n = (w->hits[i] + NUMA_SAMPLE - 1) / NUMA_SAMPLE;
-
-		if (!n)
-			continue;
-		d->samples[i] += n;
-		d->before[0] += n;
-		d->before[1] += n * m->machine.distance[i][w->at];
-	}
+	for (unsigned i = 0; i < m->machine.nr_places; i++)
+		d->samples[i] += (w->hits[i].n + NUMA_SAMPLE - 1) / NUMA_SAMPLE;
+	if (w->at < m->machine.nr_places)
+		judge_add(m, w->hits, 1u << w->at, d->before);
 }
 
 static void act_on(struct numa_manager *m, const struct wish *wishes, unsigned n)

@@ -5,6 +5,7 @@ static enum numa_verdict page(const uint64_t *value, const struct numa_page *p, 
 {
 	enum numa_verdict v = policy_replicate_page(value, p, w);
 
+	/* One node's page may have a better place, whether it is written or not. */
 	return v == NUMA_LEAVE ? policy_migrate_page(value, p, w) : v;
 }
 

@@ -74,15 +74,15 @@ static int who_goes(const struct numa_manager *m, const uint8_t *at, unsigned fr
 static void pages_follow(struct numa_manager *m, unsigned from)
 {
 	static const unsigned levels[] = { 8 * NUMA_SAMPLE, 2 * NUMA_SAMPLE, NUMA_SAMPLE / 2 };
-	unsigned room = FOCUS - m->focus_n, above = UINT16_MAX + 1u;
+	unsigned room = FOCUS - m->focus_n, above = ~0u;
 
 	for (unsigned l = 0; l < sizeof levels / sizeof *levels; l++) {
 		for (uint64_t g = 0; g < m->machine.nr_gfns && room; g++) {
-			unsigned hits = m->hits[g * m->machine.nr_places + from] ? heat_hits(m, g)[from] : 0;
+			unsigned hits = m->hits[g * m->machine.nr_places + from].n ? heat_hits(m, g)[from].n : 0;
 
 			if (hits < levels[l] || hits >= above || m->frames[g].focus)
 				continue;
-			scan_focus(m, g);
+			scan_focus(m, g, true);
 			room--;
 		}
 		above = levels[l];
@@ -122,17 +122,32 @@ static uint64_t reserve(const struct numa_manager *m, unsigned place)
 }
 
 /* Watched for so long without a sign of use that it is cold. */
-static bool cold(struct numa_manager *m, uint64_t gfn)
+static bool cold(const struct numa_manager *m, uint64_t gfn)
 {
 	const struct frame *f = &m->frames[gfn];
-	const uint16_t *hits = heat_hits(m, gfn);
 
-	if (!f->watched || m->round - f->watched < m->value[NUMA_HALF] || m->round < f->frozen || f->copies)
-		return false;
-	for (unsigned i = 0; i < m->machine.nr_places; i++)
-		if (hits[i])
-			return false;
-	return true;
+	return f->looked > f->used && m->round - f->looked >= m->value[NUMA_HALF] && m->round >= f->frozen && !f->copies;
+}
+
+/* Watches some that nobody was seen to use, to find out which are cold. */
+static void look_for_cold(struct numa_manager *m, unsigned from)
+{
+	unsigned most = budget_frames_to_watch(m), n = 0, k = 0;
+	uint64_t gfns[NUMA_MAX_BATCH];
+	uint8_t at[NUMA_MAX_BATCH];
+
+	if (most > NUMA_MAX_BATCH)
+		most = NUMA_MAX_BATCH;
+	for (uint64_t seen = 0; seen < m->machine.nr_gfns && n < most; seen++) {
+		m->room_at = (m->room_at + 1) % m->machine.nr_gfns;
+		if (m->frames[m->room_at].looked <= m->frames[m->room_at].used)
+			gfns[n++] = m->room_at;
+	}
+	m->machine.ops->frame_nodes(m->machine.arg, gfns, n, at);
+	for (unsigned i = 0; i < n; i++)
+		if (at[i] == from)
+			gfns[k++] = gfns[i];
+	scan_watch(m, gfns, k);
 }
 
 static void make_room(struct numa_manager *m, unsigned from, unsigned to)
@@ -172,8 +187,10 @@ static void balance_memory(struct numa_manager *m)
 	}
 	/* Twice the reserve, or the frames would soon have to go back. */
 	for (unsigned i = 0; i < n; i++)
-		if (free_bytes[i] < reserve(m, i) && free_bytes[roomy] > 2 * reserve(m, roomy))
+		if (free_bytes[i] < reserve(m, i) && free_bytes[roomy] > 2 * reserve(m, roomy)) {
 			make_room(m, i, roomy);
+			look_for_cold(m, i);
+		}
 }
 
 void policy_balance_round(struct numa_manager *m)

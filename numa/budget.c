@@ -1,12 +1,18 @@
 /*
  * budget.c - the harm limit. Of the time that vCPUs run, harm= percent may go into watching and moving: it is earned
- * as they run, and spent by what is measured (calls that watch or move, by the clock) and what follows from it (a hidden fault for
+ * as they run, and spent by what is measured (what vCPUs do to watch and to move) and what follows from it (a hidden fault for
  * each access that showed, and for each frame that has to be mapped again). An idle guest earns nothing and is left alone.
  */
 #include "numa/internal.h"
 
 #define SAVED_NS	250000000ll	/* of cost: what may be saved up for later */
 #define FAULT_NS	5000u		/* where the machine cannot say */
+#define ENOUGH		8u		/* fewer frames say nothing about an average */
+
+uint64_t budget_clock(struct numa_manager *m)
+{
+	return m->machine.ops->work_ns ? m->machine.ops->work_ns(m->machine.arg) : m->machine.ops->now_ns(m->machine.arg);
+}
 
 static uint64_t average(uint64_t old, uint64_t now)
 {
@@ -18,11 +24,14 @@ void budget_start(struct numa_manager *m)
 	struct budget *b = &m->budget;
 
 	b->then_ns = m->machine.ops->now_ns(m->machine.arg);
-	b->watched = 0;
 	for (unsigned i = 0; i < m->machine.nr_vcpus; i++)
 		b->busy_ns[i] = m->machine.ops->vcpu_busy_ns(m->machine.arg, i);
+	b->caused = 0;
 	for (unsigned i = 0; i < m->machine.nr_vcpus; i++)
-		b->watched += atomic_load_explicit(&m->vcpus[i].watched, memory_order_relaxed);
+		b->caused += atomic_load_explicit(&m->vcpus[i].caused, memory_order_relaxed);
+	b->disturbed = 0;
+	if (!b->faults)
+		b->faults = 2;
 	if (!b->move_ns)
 		b->move_ns = 4 * FAULT_NS;
 }
@@ -36,7 +45,7 @@ static void spend(struct numa_manager *m, uint64_t ns)
 void budget_round(struct numa_manager *m)
 {
 	const struct numa_machine_ops *ops = m->machine.ops;
-	uint64_t now = ops->now_ns(m->machine.arg), busy = 0, watched = 0;
+	uint64_t now = ops->now_ns(m->machine.arg), busy = 0, caused = 0;
 	struct budget *b = &m->budget;
 
 	for (unsigned i = 0; i < m->machine.nr_vcpus; i++) {
@@ -47,7 +56,7 @@ void budget_round(struct numa_manager *m)
 		busy += ran;
 		b->load[i] = (3 * b->load[i] + (now > b->then_ns ? 1000 * ran / (now - b->then_ns) : 0)) / 4;
 		b->busy_ns[i] = ns;
-		watched += atomic_load_explicit(&m->vcpus[i].watched, memory_order_relaxed);
+		caused += atomic_load_explicit(&m->vcpus[i].caused, memory_order_relaxed);
 	}
 	manager_count(&m->stats.guest_ns, busy);
 	b->fault_ns = ops->fault_ns ? ops->fault_ns(m->machine.arg) : FAULT_NS;
@@ -55,9 +64,15 @@ void budget_round(struct numa_manager *m)
 	if (b->tokens_ns > SAVED_NS)
 		b->tokens_ns = SAVED_NS;
 
-	spend(m, (watched - b->watched) * b->fault_ns);
-	manager_count(&m->stats.fault_samples, watched - b->watched);
-	b->watched = watched;
+	caused -= b->caused;
+	b->caused += caused;
+	spend(m, caused * b->fault_ns);
+	manager_count(&m->stats.caused, caused);
+	if (b->disturbed >= ENOUGH)
+		b->faults = (7 * b->faults + (double)caused / b->disturbed) / 8;
+	if (b->faults < 1)
+		b->faults = 1;
+	b->disturbed = 0;
 	b->reserved_ns /= 2;		/* frames watched and not used yet still may be */
 
 	b->moves += (now - b->then_ns) * 1e-9 * m->value[NUMA_RATE];
@@ -80,12 +95,12 @@ unsigned budget_frames_to_watch(struct numa_manager *m)
 	/* Resting, just enough to see a change. */
 	if (judge_resting(m))
 		max = (max + 15) / 16;
-	return affordable(&m->budget, m->budget.fault_ns + m->budget.watch_ns, max);
+	return affordable(&m->budget, m->budget.faults * m->budget.fault_ns + m->budget.watch_ns, max);
 }
 
 uint64_t budget_move_ns(const struct numa_manager *m)
 {
-	return m->budget.move_ns + m->budget.fault_ns;
+	return m->budget.move_ns + m->budget.faults * m->budget.fault_ns;
 }
 
 unsigned budget_frames_to_move(struct numa_manager *m)
@@ -100,14 +115,15 @@ unsigned budget_frames_to_move(struct numa_manager *m)
 void budget_spent_watching(struct numa_manager *m, unsigned frames, uint64_t ns)
 {
 	m->budget.watch_ns = average(m->budget.watch_ns, ns / frames);
-	m->budget.reserved_ns += frames * m->budget.fault_ns;
+	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns;
 	spend(m, ns);
 }
 
 void budget_spent_moving(struct numa_manager *m, unsigned frames, uint64_t ns)
 {
 	m->budget.move_ns = average(m->budget.move_ns, ns / frames);
+	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns;
 	m->budget.moves -= frames;
-	spend(m, ns + frames * m->budget.fault_ns);
+	spend(m, ns);
 	manager_count(&m->stats.move_ns, ns);
 }

@@ -1,8 +1,8 @@
 /*
- * gain.c - the distance model: what a page's place costs those that use it. A sample stands for weight= accesses to memory,
- * each of which takes local-ns= at distance 10 and in proportion at others, as ACPI defines the distance. That a hidden
- * fault, a sample as from a TLB, says little about how often the caches missed is known (Verghese et al., ASPLOS 1996):
- * so a move is judged afterwards by what shows then (judge.c).
+ * gain.c - the distance model: what a page's place costs those that use it. A use that shows stands for weight= accesses
+ * to memory, each of which takes local-ns= at distance 10 and in proportion at others, as ACPI defines the distance. That hidden
+ * faults, samples as from a TLB, say little about how often the caches missed is known (Verghese et al., ASPLOS 1996): so a
+ * move is judged afterwards by what shows then (judge.c).
  */
 #include "numa/policy.h"
 
@@ -19,12 +19,11 @@ static unsigned nearest(const struct numa_page *p, unsigned from, uint8_t mask)
 int64_t policy_gain_ns(const uint64_t *value, const struct numa_page *p, uint8_t mask)
 {
 	uint8_t now = p->copies ? p->copies : 1u << p->at;
-	int64_t saved = 0;
+	double seconds = value[NUMA_JUDGE] * value[NUMA_INTERVAL] * 1e-3, saved = 0;
 
 	for (unsigned i = 0; i < p->nr_places; i++)
-		if (p->hits[i])
-			saved += p->hits[i] * ((int64_t)nearest(p, i, now) - nearest(p, i, mask));
-	return saved * (int64_t)(value[NUMA_WEIGHT] * value[NUMA_LOCAL_NS]) / (10 * (int64_t)NUMA_SAMPLE);
+		saved += p->rate[i] * ((double)nearest(p, i, now) - nearest(p, i, mask));
+	return saved / 10 * seconds * value[NUMA_WEIGHT] * value[NUMA_LOCAL_NS];
 }
 
 uint8_t policy_users(const struct numa_page *p)

@@ -1,14 +1,18 @@
 /*
- * heat.c - who uses what: counters that vCPU threads bump without waiting, and the manager's books of them.
+ * heat.c - who uses what: what vCPU threads note without waiting, and the manager's books of it.
  *
- * Everything shared is a relaxed atomic. A note bumps its counter, then marks the frame; the manager unmarks, then takes the
- * counter. A note in between is found with the frame's next one: late, not lost.
+ * Everything shared is a relaxed atomic. A note says who used the frame, then marks it; the manager unmarks it, then takes what
+ * was said. A note in between is found with the frame's next one: late, not lost.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "numa/internal.h"
+
+#define NATURAL_NS	100000000u
+#define SETTLED_ROUNDS	8u
+#define SETTLED_MAX	5u	/* doublings */
 
 static uint64_t words(const struct numa_manager *m)
 {
@@ -26,8 +30,12 @@ int heat_create(struct numa_manager *m)
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return -ENOMEM;
-	h->fresh = calloc(n, places);
+	h->asked = calloc(n, sizeof *h->asked);
+	h->answered = calloc(n, 1);
+	h->delay = calloc(n * places, sizeof *h->delay);
+	h->used = calloc(n, 1);
 	h->wrote = calloc(n, 1);
+	h->disturbed = calloc(n, 1);
 	h->stands = calloc(n, 1);
 	h->touched = calloc(words(m), 8);
 	h->summary = calloc((words(m) + 63) / 64, 8);
@@ -37,7 +45,7 @@ int heat_create(struct numa_manager *m)
 	m->nr_regions = (n + REGION_FRAMES - 1) / REGION_FRAMES;
 	m->regions = calloc(m->nr_regions, sizeof *m->regions);
 	atomic_store_explicit(&m->heat, h, memory_order_release);
-	if (h->fresh && h->wrote && h->stands && h->touched && h->summary && h->collapsed && m->frames && m->hits && m->regions)
+	if (h->asked && h->answered && h->delay && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary && h->collapsed && m->frames && m->hits && m->regions)
 		return 0;
 	heat_destroy(m);
 	return -ENOMEM;
@@ -49,8 +57,12 @@ void heat_destroy(struct numa_manager *m)
 
 	if (!h)
 		return;
-	free(h->fresh);
+	free(h->asked);
+	free(h->answered);
+	free(h->delay);
+	free(h->used);
 	free(h->wrote);
+	free(h->disturbed);
 	free(h->stands);
 	free(h->touched);
 	free(h->summary);
@@ -78,28 +90,51 @@ static void bump(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
+static uint32_t now(const struct numa_manager *m)
+{
+	return (m->machine.ops->now_ns(m->machine.arg) - m->start_ns) / HEAT_NS + 1;
+}
+
+/* Since it was watched. An access that came by itself, at a frame never watched, may have waited for as long as a round. */
+static uint16_t delay_of(const struct numa_manager *m, const struct heat *h, uint64_t gfn)
+{
+	uint32_t asked = atomic_load_explicit(&h->asked[gfn], memory_order_relaxed);
+	uint32_t d = asked ? now(m) - asked : NATURAL_NS / HEAT_NS;
+
+	return d < UINT16_MAX ? d : UINT16_MAX;
+}
+
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched)
 {
 	struct heat *h = atomic_load_explicit(&m->heat, memory_order_acquire);
-	_Atomic uint8_t *fresh;
-	uint8_t n, stands;
+	uint8_t stands, left, bit = 1u << node;
+	bool news;
 
 	if (!h || gfn >= m->machine.nr_gfns || node >= m->machine.nr_places || vcpu >= m->machine.nr_vcpus)
 		return;
-	fresh = &h->fresh[gfn * m->machine.nr_places + node];
-	n = atomic_load_explicit(fresh, memory_order_relaxed);
-	if (n < UINT8_MAX)
-		atomic_store_explicit(fresh, n + 1, memory_order_relaxed);
-	if (write && !(atomic_load_explicit(&h->wrote[gfn], memory_order_relaxed) >> node & 1))
-		atomic_fetch_or_explicit(&h->wrote[gfn], 1u << node, memory_order_relaxed);
-	mark(h->touched, gfn);
-	mark(h->summary, gfn / 64);
+	news = !(atomic_load_explicit(&h->answered[gfn], memory_order_relaxed) & bit);
+	if (news) {
+		atomic_store_explicit(&h->delay[gfn * m->machine.nr_places + node], delay_of(m, h, gfn), memory_order_relaxed);
+		atomic_fetch_or_explicit(&h->answered[gfn], bit, memory_order_relaxed);
+		atomic_fetch_or_explicit(&h->used[gfn], bit, memory_order_release);	/* the delay first */
+	}
+	if (write && !(atomic_load_explicit(&h->wrote[gfn], memory_order_relaxed) & bit)) {
+		atomic_fetch_or_explicit(&h->wrote[gfn], bit, memory_order_relaxed);
+		news = true;
+	}
+	if (news) {
+		mark(h->touched, gfn);
+		mark(h->summary, gfn / 64);
+	}
 
 	stands = atomic_load_explicit(&h->stands[gfn], memory_order_relaxed);
 	if (stands)
 		bump(stands >> node & 1 ? &m->vcpus[vcpu].local : &m->vcpus[vcpu].remote);
-	if (watched)
-		bump(&m->vcpus[vcpu].watched);
+	left = atomic_load_explicit(&h->disturbed[gfn], memory_order_relaxed);
+	if (left)
+		atomic_store_explicit(&h->disturbed[gfn], left - 1, memory_order_relaxed);
+	if (left || watched)
+		bump(&m->vcpus[vcpu].caused);
 }
 
 void numa_note_collapsed(struct numa_manager *m, uint64_t gfn)
@@ -118,83 +153,139 @@ void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask)
 	atomic_store_explicit(&atomic_load_explicit(&m->heat, memory_order_relaxed)->stands[gfn], mask, memory_order_relaxed);
 }
 
-uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn)
+static void add_time(struct hits *h, uint32_t delay)
 {
-	uint16_t *hits = &m->hits[gfn * m->machine.nr_places];
+	if (delay > UINT16_MAX)
+		delay = UINT16_MAX;
+	if (h->time < UINT32_MAX / 2)
+		h->time += (delay + 1) * NUMA_SAMPLE;
+}
+
+void heat_disturb(struct numa_manager *m, uint64_t gfn)
+{
+	struct heat *h = atomic_load_explicit(&m->heat, memory_order_relaxed);
+	uint32_t then = atomic_load_explicit(&h->asked[gfn], memory_order_relaxed), t = now(m);
+	uint8_t answered = atomic_load_explicit(&h->answered[gfn], memory_order_relaxed);
+	struct hits *hits = heat_hits(m, gfn);
+
+	/* Nodes that did not answer did not use it for all that time: the rate of censored exponential delays is events by time. */
+	for (unsigned i = 0; then && i < m->machine.nr_places; i++)
+		if (!(answered >> i & 1))
+			add_time(&hits[i], t - then);
+	atomic_store_explicit(&h->asked[gfn], t, memory_order_relaxed);
+	atomic_store_explicit(&h->answered[gfn], 0, memory_order_relaxed);
+	/* A read and a write from each node, through the guest kernel's address and a user's. */
+	atomic_store_explicit(&h->disturbed[gfn], 4 * m->machine.nr_places, memory_order_relaxed);
+	m->budget.disturbed++;
+}
+
+void heat_clear(struct numa_manager *m, uint64_t gfn)
+{
+	memset(&m->hits[gfn * m->machine.nr_places], 0, m->machine.nr_places * sizeof *m->hits);
+}
+
+struct hits *heat_hits(struct numa_manager *m, uint64_t gfn)
+{
+	struct hits *hits = &m->hits[gfn * m->machine.nr_places];
 	struct frame *f = &m->frames[gfn];
 	uint32_t halvings = (m->round - f->stamp) / m->value[NUMA_HALF];
 
 	if (!halvings)
 		return hits;
 	f->stamp += halvings * m->value[NUMA_HALF];
-	for (unsigned i = 0; i < m->machine.nr_places; i++)
-		hits[i] = halvings < 16 ? hits[i] >> halvings : 0;
+	for (unsigned i = 0; i < m->machine.nr_places; i++) {
+		hits[i].n = halvings < 32 ? hits[i].n >> halvings : 0;
+		hits[i].time = halvings < 32 ? hits[i].time >> halvings : 0;
+	}
 	f->writers_before = halvings == 1 ? f->writers : 0;
 	f->writers = 0;
 	return hits;
 }
 
-static void ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const uint16_t *hits)
+/* Nothing to be done, so no more faults are spent on it for a while: twice as long each time. */
+static void settle(struct numa_manager *m, struct frame *f)
 {
-	const struct frame *f = &m->frames[gfn];
+	f->frozen = m->round + (SETTLED_ROUNDS << f->settled);
+	f->settled += f->settled < SETTLED_MAX;
+}
+
+/* Whether it wants anything. */
+static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const struct hits *hits, bool remote)
+{
+	struct frame *f = &m->frames[gfn];
 	struct numa_page p = {
 		.gfn = gfn, .nr_places = m->machine.nr_places, .distance = m->machine.distance, .at = at, .copies = f->copies,
-		.writers = f->writers | f->writers_before, .backoff = f->backoff, .hits = hits,
-		.quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
+		.writers = f->writers | f->writers_before, .backoff = f->backoff, .quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
 	};
 	struct wish wish = { .gfn = gfn, .at = at, .writers = p.writers };
+	bool wants = false;
 
+	for (unsigned i = 0; i < p.nr_places; i++) {
+		p.hits[i] = hits[i].n;
+		p.rate[i] = heat_rate(&hits[i]);
+	}
 	switch (m->config.policy->page(m->value, &p, &wish.w)) {
 	case NUMA_LEAVE_WRITE_SHARED:
 		manager_count(&m->stats.write_shared, 1);
+		settle(m, f);
+		break;
+	case NUMA_LEAVE:
+		if (remote)
+			settle(m, f);
+		break;
+	case NUMA_UNSURE:
+		if (!remote)
+			break;
+		f->frozen = m->round + wish.w.wait;
+		scan_focus(m, gfn, false);
 		break;
 	case NUMA_WANT:
+		wants = true;
+		f->settled = 0;
 		memcpy(wish.hits, hits, m->machine.nr_places * sizeof *hits);
 		act_want(m, &wish);
 		break;
-	case NUMA_LEAVE:
-		break;
 	}
+	return wants;
 }
 
 /* Books what is fresh of one frame that stands on node `at`. */
 static void take_in(struct numa_manager *m, struct heat *h, uint64_t gfn, uint8_t at)
 {
 	struct frame *f = &m->frames[gfn];
-	uint16_t *hits = heat_hits(m, gfn);
+	struct hits *hits = heat_hits(m, gfn);
+	uint8_t used = atomic_exchange_explicit(&h->used[gfn], 0, memory_order_acquire);
 	uint8_t wrote = atomic_exchange_explicit(&h->wrote[gfn], 0, memory_order_relaxed);
 	uint8_t mask = f->copies ? f->copies : 1u << at;
-	bool remote = false;
+	bool remote = false, wants = false;
 
 	heat_stands(m, gfn, mask);
+	f->used = m->round;
 	for (unsigned i = 0; i < m->machine.nr_places; i++) {
-		unsigned n = atomic_exchange_explicit(&h->fresh[gfn * m->machine.nr_places + i], 0, memory_order_relaxed);
-		unsigned distance, sum = hits[i] + n * NUMA_SAMPLE;
+		unsigned distance;
 
-		if (!n)
+		if (!(used >> i & 1))
 			continue;
-		hits[i] = sum < UINT16_MAX ? sum : UINT16_MAX;
+		hits[i].n += NUMA_SAMPLE;
+		add_time(&hits[i], atomic_load_explicit(&h->delay[gfn * m->machine.nr_places + i], memory_order_relaxed));
 		distance = manager_distance(m, i, mask);
-		manager_count(&m->stats.samples, n);
-		manager_count(mask >> i & 1 ? &m->stats.samples_local : &m->stats.samples_remote, n);
-		manager_count(&m->stats.samples_distance, n * distance);
-		manager_count(&m->stats.recent, n);
+		manager_count(&m->stats.samples, 1);
+		manager_count(mask >> i & 1 ? &m->stats.samples_local : &m->stats.samples_remote, 1);
+		manager_count(&m->stats.samples_distance, distance);
+		manager_count(&m->stats.recent, 1);
 		if (mask >> i & 1)
-			manager_count(&m->stats.recent_local, n);
+			manager_count(&m->stats.recent_local, 1);
 		else
 			remote = true;
-		judge_saw(m, f, n, distance);
 	}
 	if (wrote) {
 		manager_count(&m->stats.samples_write, 1);
 		f->writers |= wrote;
 		f->watched = 0;		/* a write ends the watch */
 	}
-	scan_saw(m, gfn, remote);
 	if (m->config.policy && m->config.policy->page && m->round >= f->frozen)
-		ask_policy(m, gfn, at, hits);
-	if (remote && m->round >= f->frozen)
-		scan_focus(m, gfn);
+		wants = ask_policy(m, gfn, at, hits, remote);
+	scan_saw(m, gfn, remote, wants);
 }
 
 static void take_in_all(struct numa_manager *m, struct heat *h, const uint64_t *gfns, unsigned n)
@@ -253,9 +344,11 @@ void heat_forget(struct numa_manager *m)
 	if (!h)
 		return;
 	for (uint64_t i = 0; i < m->machine.nr_gfns; i++) {
-		for (unsigned k = 0; k < m->machine.nr_places; k++)
-			atomic_store_explicit(&h->fresh[i * m->machine.nr_places + k], 0, memory_order_relaxed);
+		atomic_store_explicit(&h->asked[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&h->answered[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&h->used[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->wrote[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&h->disturbed[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->stands[i], 0, memory_order_relaxed);
 	}
 	for (uint64_t i = 0; i < words(m); i++) {

@@ -18,10 +18,19 @@
 #define JUDGED		64u
 #define JUDGE_WATCHES	8u	/* frames of one decision that are watched to judge it */
 
-/* What vCPU threads tell: wait-free, and two of one node that note the same frame at once may count as one. */
+#define HEAT_NS		100000u		/* unit of delays */
+
+/*
+ * What vCPU threads tell, wait-free. That a watched page is used says little, for most pages are in a tenth of a second; how
+ * soon says how often. So a sample is the delay from the watch to the first access from a node, and a node gives one per watch.
+ */
 struct heat {
-	_Atomic uint8_t *fresh;		/* [gfn * nr_places + node] samples since they were collected */
-	_Atomic uint8_t *wrote;		/* [gfn] mask of nodes, since then */
+	_Atomic uint32_t *asked;	/* [gfn] when it was watched or moved; 0: never */
+	_Atomic uint8_t *answered;	/* [gfn] mask of nodes that used it since */
+	_Atomic uint16_t *delay;	/* [gfn * nr_places + node] of that */
+	_Atomic uint8_t *used;		/* [gfn] mask of nodes with a sample to be collected ... */
+	_Atomic uint8_t *wrote;		/* ... and of those that wrote */
+	_Atomic uint8_t *disturbed;	/* [gfn] faults still to come because it was watched or moved, at most */
 	_Atomic uint8_t *stands;	/* [gfn] mask of nodes it stood on when last looked up; 0: never */
 	_Atomic uint64_t *touched;	/* bit per frame with anything fresh ... */
 	_Atomic uint64_t *summary;	/* ... and per word of `touched` with any */
@@ -29,26 +38,32 @@ struct heat {
 };
 
 struct heat_vcpu {
-	_Alignas(64) _Atomic uint64_t local, remote, watched;
+	_Alignas(64) _Atomic uint64_t local, remote, caused;
 };
 
 /* What the manager knows of a frame. All zero: nothing. */
 struct frame {
 	uint32_t stamp;			/* round of its last ageing */
 	uint32_t watched;		/* since this round, and nobody wrote; 0: not */
+	uint32_t looked, used;		/* rounds of the last watch and of the last use that showed */
 	uint32_t frozen;		/* left alone until this round */
 	uint32_t window;		/* round that `moves` counts from */
-	uint8_t moves, busy, backoff;
+	uint8_t moves, busy, settled, backoff;
 	uint8_t copies;			/* mask; 0: none */
 	uint8_t writers, writers_before;
 	uint8_t judgement;		/* index + 1 */
 	bool away, focus;		/* not at home; in the list of those to be watched next */
 };
 
+/* Samples of one node at one frame, NUMA_SAMPLE each, and the time that it was watched for them, in HEAT_NS / NUMA_SAMPLE. */
+struct hits {
+	uint32_t n, time;
+};
+
 struct region {
 	uint8_t wait, skip;		/* visits of the survey left out; and to be left out next time */
 	uint8_t grow;			/* looks at SURVEY_MIN << grow of its frames */
-	bool remote, seen;		/* since the last visit */
+	bool seen, remote, wanted;	/* since the last visit: used; from elsewhere; to be moved */
 	uint16_t next;
 };
 
@@ -56,7 +71,7 @@ struct wish {
 	uint64_t gfn;
 	struct numa_wish w;
 	uint8_t at, writers;
-	uint16_t hits[NUMA_MAX_PLACES];
+	struct hits hits[NUMA_MAX_PLACES];
 };
 
 /* A decision that waits for its judgement. */
@@ -67,7 +82,7 @@ struct judgement {
 	uint32_t start;			/* round */
 	unsigned n;
 	uint64_t gfns[NUMA_MAX_BATCH];
-	uint32_t before[2], after[2];
+	uint32_t before[2];
 	uint64_t cost_ns;
 };
 
@@ -76,7 +91,9 @@ struct budget {
 	double moves;			/* frames that rate= allows now */
 	uint64_t busy_ns[NUMA_MAX_VCPUS], then_ns;
 	unsigned load[NUMA_MAX_VCPUS];	/* of each vCPU, of late: thousandths of a processor */
-	uint64_t watched;		/* noted faults paid for */
+	uint64_t caused;		/* faults by watching and moving that were paid for */
+	uint64_t disturbed;		/* frames watched or moved since the last round */
+	double faults;			/* each of these causes, on average of late */
 	uint64_t fault_ns, move_ns, watch_ns;	/* of one, on average of late */
 	uint64_t reserved_ns;		/* for faults that this round's watching may cause */
 };
@@ -100,16 +117,17 @@ struct numa_manager {
 	_Atomic(struct heat *) heat;	/* NULL until a policy that moves was set, then for good */
 	struct heat_vcpu *vcpus;
 	struct frame *frames;
-	uint16_t *hits;			/* [gfn * nr_places + node], aged to the frame's stamp */
+	struct hits *hits;		/* [gfn * nr_places + node], aged to the frame's stamp */
+	uint64_t start_ns;
 	struct region *regions;
-	uint64_t nr_regions, region_at;	/* the survey goes on here */
+	uint64_t nr_regions, region_at, room_at;	/* the survey, and the search for cold ones, go on here */
 	uint32_t round;			/* 1, 2, ... */
 	bool homing;			/* frames are to be brought home, vCPUs back to home_node */
 	uint64_t home_at;
 	uint8_t home_node[NUMA_MAX_VCPUS];
 
 	uint64_t focus[FOCUS];
-	unsigned focus_first, focus_n;
+	unsigned focus_first, focus_n, focus_max;
 	struct wish wishes[WISHES];
 	unsigned nr_wishes;
 	uint32_t full_until[NUMA_MAX_PLACES];
@@ -142,16 +160,25 @@ void heat_forget(struct numa_manager *m);
 void heat_collect(struct numa_manager *m);
 /* The frame stands on the nodes of `mask` now. */
 void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask);
+/* Its translations are about to be dropped: the next faults there are the manager's doing, and samples. */
+void heat_disturb(struct numa_manager *m, uint64_t gfn);
 /* Its samples by node and writers, aged to now. */
-uint16_t *heat_hits(struct numa_manager *m, uint64_t gfn);
+struct hits *heat_hits(struct numa_manager *m, uint64_t gfn);
+/* Uses per second. */
+static inline double heat_rate(const struct hits *h)
+{
+	return h->time ? h->n * (1e9 / HEAT_NS) / h->time : 0;
+}
+/* Forgets its samples: it stands elsewhere now. */
+void heat_clear(struct numa_manager *m, uint64_t gfn);
 
 /* scan.c */
 void scan_round(struct numa_manager *m);
-/* To be watched in the next rounds. Full: the oldest is forgotten. */
-void scan_focus(struct numa_manager *m, uint64_t gfn);
+/* To be watched in the next rounds, if there is time to do so often enough, or it `must`. */
+void scan_focus(struct numa_manager *m, uint64_t gfn, bool must);
 /* Watches `n` now. */
 void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n);
-void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote);
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote, bool wanted);
 
 /* act.c */
 /* A move to be made in this round. False: no room for more. */
@@ -175,13 +202,15 @@ unsigned budget_frames_to_watch(struct numa_manager *m);
 unsigned budget_frames_to_move(struct numa_manager *m);
 void budget_spent_watching(struct numa_manager *m, unsigned frames, uint64_t ns);
 void budget_spent_moving(struct numa_manager *m, unsigned frames, uint64_t ns);
+/* A clock of what vCPUs spend on watching and moving. */
+uint64_t budget_clock(struct numa_manager *m);
 /* Of one move with what follows from it. */
 uint64_t budget_move_ns(const struct numa_manager *m);
 
 /* judge.c */
 void judge_later(struct numa_manager *m, const struct numa_decision *d, enum numa_move_kind kind, const uint64_t *gfns, unsigned n);
-/* `n` accesses showed at a frame under judgement, on a node `distance` away from it. */
-void judge_saw(struct numa_manager *m, const struct frame *f, unsigned n, unsigned distance);
+/* Adds the samples of a frame that stands on `mask` to {samples, sum of their distances}, which count by the nodes' rates. */
+void judge_add(const struct numa_manager *m, const struct hits *hits, uint8_t mask, uint32_t sum[static 2]);
 void judge_round(struct numa_manager *m);
 void judge_forget(struct numa_manager *m);
 bool judge_resting(const struct numa_manager *m);

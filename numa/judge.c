@@ -28,21 +28,40 @@ void judge_later(struct numa_manager *m, const struct numa_decision *decision, e
 	if (!j)
 		return;
 	*j = (struct judgement){ .decision = d.id, .kind = kind, .from = d.from, .start = m->round, .n = n,
-				 .before = { d.before[0], d.before[1] }, .cost_ns = d.cost_ns + n * m->budget.fault_ns };
+				 .before = { d.before[0], d.before[1] }, .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns };
 	memcpy(j->gfns, gfns, n * sizeof *gfns);
 	for (unsigned i = 0; i < n; i++)
 		m->frames[gfns[i]].judgement = j - m->judged + 1;
 }
 
-void judge_saw(struct numa_manager *m, const struct frame *f, unsigned n, unsigned distance)
+void judge_add(const struct numa_manager *m, const struct hits *hits, uint8_t mask, uint32_t sum[static 2])
 {
-	struct judgement *j;
+	double all = 0, far = 0;
+	unsigned n = 0;
 
-	if (!f->judgement)
-		return;
-	j = &m->judged[f->judgement - 1];
-	j->after[0] += n;
-	j->after[1] += n * distance;
+	for (unsigned i = 0; i < m->machine.nr_places; i++) {
+		double rate = heat_rate(&hits[i]);
+
+		n += (hits[i].n + NUMA_SAMPLE - 1) / NUMA_SAMPLE;
+		all += rate;
+		far += rate * manager_distance(m, i, mask);
+	}
+	sum[0] += n;
+	sum[1] += all > 0 ? n * far / all + 0.5 : 0;
+}
+
+/* What showed since at the frames that were not moved again. They stood elsewhere then, so all samples are from since. */
+static void sum_up(struct numa_manager *m, const struct judgement *j, uint32_t after[static 2])
+{
+	uint8_t at[NUMA_MAX_BATCH];
+
+	m->machine.ops->frame_nodes(m->machine.arg, j->gfns, j->n, at);
+	for (unsigned i = 0; i < j->n; i++) {
+		const struct frame *f = &m->frames[j->gfns[i]];
+
+		if (f->judgement == j - m->judged + 1 && at[i] < m->machine.nr_places)
+			judge_add(m, heat_hits(m, j->gfns[i]), f->copies ? f->copies : 1u << at[i], after);
+	}
 }
 
 static void release(struct numa_manager *m, struct judgement *j)
@@ -72,13 +91,24 @@ static void undo(struct numa_manager *m, const struct judgement *j)
 		act_freeze(m, moves[i].gfn);
 }
 
-/* What the nearer accesses are worth by the distance model: of those that showed, for all frames of the decision. */
-static int64_t gained_ns(const struct numa_manager *m, const struct judgement *j)
+/* What the nearer accesses are worth by the distance model, for all frames of the decision in all rounds since. */
+static int64_t gained_ns(struct numa_manager *m, const struct judgement *j, const uint32_t after[static 2])
 {
-	double nearer = (double)j->before[1] / j->before[0] - (double)j->after[1] / j->after[0];
-	unsigned looked = j->n < JUDGE_WATCHES ? j->n : JUDGE_WATCHES;
+	double nearer = (double)j->before[1] / j->before[0] - (double)after[1] / after[0];
+	double seconds = m->value[NUMA_JUDGE] * m->value[NUMA_INTERVAL] * 1e-3, rate = 0;
+	unsigned seen = 0;
 
-	return nearer / 10 * j->after[0] * ((double)j->n / looked) * m->value[NUMA_WEIGHT] * m->value[NUMA_LOCAL_NS];
+	for (unsigned i = 0; i < j->n; i++) {
+		const struct hits *hits = heat_hits(m, j->gfns[i]);
+		unsigned n = 0;
+
+		for (unsigned k = 0; k < m->machine.nr_places; k++) {
+			rate += heat_rate(&hits[k]);
+			n += hits[k].time;
+		}
+		seen += n > 0;
+	}
+	return nearer / 10 * rate / (seen ? seen : 1) * j->n * seconds * m->value[NUMA_WEIGHT] * m->value[NUMA_LOCAL_NS];
 }
 
 static void weigh(struct numa_manager *m, int64_t ns)
@@ -93,7 +123,7 @@ static void weigh(struct numa_manager *m, int64_t ns)
 		m->rests = 0;
 		return;
 	}
-	d.time_ns = m->machine.ops->now_ns(m->machine.arg);
+	d.time_ns = m->machine.ops->now_ns(m->machine.arg) - m->start_ns;
 	d.gain_ns = m->worth_ns;
 	log_add(m, &d);
 	manager_count(&m->stats.rests, 1);
@@ -105,26 +135,28 @@ static void weigh(struct numa_manager *m, int64_t ns)
 
 static void judge(struct numa_manager *m, struct judgement *j)
 {
+	uint32_t after[2] = { 0, 0 };
 	enum numa_outcome outcome;
 
-	if (j->after[0] < ENOUGH) {
+	sum_up(m, j, after);
+	if (after[0] < ENOUGH) {
 		outcome = NUMA_UNUSED;
 		manager_count(&m->stats.unused, 1);
 		weigh(m, -(int64_t)j->cost_ns);
 	} else {
 		/* At least a twentieth nearer. */
-		bool nearer = 20ull * j->after[1] * j->before[0] < 19ull * j->before[1] * j->after[0];
+		bool nearer = 20ull * after[1] * j->before[0] < 19ull * j->before[1] * after[0];
 
 		outcome = nearer ? NUMA_PAID : NUMA_UNPAID;
 		manager_count(nearer ? &m->stats.paid : &m->stats.unpaid, 1);
-		weigh(m, gained_ns(m, j) - (int64_t)j->cost_ns);
+		weigh(m, gained_ns(m, j, after) - (int64_t)j->cost_ns);
 		if (!nearer && manager_has(m, NUMA_GROUP_UNDO) && m->value[NUMA_UNDO]) {
 			outcome = NUMA_UNDONE;
 			manager_count(&m->stats.undone, 1);
 			undo(m, j);
 		}
 	}
-	log_outcome(m, j->decision, outcome, j->after);
+	log_outcome(m, j->decision, outcome, after);
 	release(m, j);
 }
 
@@ -145,7 +177,7 @@ void judge_round(struct numa_manager *m)
 		/* Three looks, spread over the time. */
 		if (age && age % ((rounds + 3) / 4) == 0)
 			for (unsigned k = 0; k < j->n && k < JUDGE_WATCHES; k++)
-				scan_focus(m, j->gfns[k]);
+				scan_focus(m, j->gfns[k], true);
 	}
 }
 

@@ -42,6 +42,7 @@ int numa_manager_create(const struct numa_config *config, const struct numa_mach
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&m->wake, &attr);
 	pthread_condattr_destroy(&attr);
+	m->start_ns = machine->ops->now_ns(machine->arg);
 	for (unsigned i = 0; i < machine->nr_vcpus; i++)
 		m->home_node[i] = machine->ops->vcpu_node(machine->arg, i);
 	r = numa_manager_set_policy(m, config);

@@ -6,18 +6,21 @@
 
 enum numa_verdict policy_migrate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w)
 {
-	unsigned best = 0, all = 0;
+	unsigned best = 0;
+	double all = 0;
 
 	for (unsigned i = 0; i < p->nr_places; i++) {
-		all += p->hits[i];
-		if (p->hits[i] > p->hits[best])
+		all += p->rate[i];
+		if (p->rate[i] > p->rate[best])
 			best = i;
 	}
-	if (p->copies || p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE)
+	if (p->copies)
 		return NUMA_LEAVE;
+	if (p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE)
+		return NUMA_UNSURE;
 	if (p->writers & (p->writers - 1))
 		return NUMA_LEAVE_WRITE_SHARED;
-	if (best == p->at || p->hits[best] * 100ull < all * value[NUMA_SHARE])
+	if (best == p->at || p->rate[best] * 100 < all * value[NUMA_SHARE])
 		return NUMA_LEAVE;
 	*w = (struct numa_wish){ .kind = NUMA_MIGRATE, .node = best, .mask = 1u << best, .reason = NUMA_WHY_HOT };
 	w->gain_ns = policy_gain_ns(value, p, w->mask) - (int64_t)p->cost_ns;

@@ -154,6 +154,8 @@ struct numa_machine_ops {
 	void (*frame_nodes)(void *arg, const uint64_t *gfns, unsigned n, uint8_t *nodes);
 	uint64_t (*node_free)(void *arg, unsigned node);			/* bytes */
 	uint64_t (*now_ns)(void *arg);						/* monotonic */
+	/* Optional: ns that vCPUs have spent in watch() and move() so far. Without, the time these take counts, waits included. */
+	uint64_t (*work_ns)(void *arg);
 	/* Optional: what one hidden fault costs the vCPU, ns. */
 	uint64_t (*fault_ns)(void *arg);
 	/* Optional: further signals, such as hardware samples: calls numa_note() with what came in since its last call. */
@@ -197,7 +199,7 @@ void numa_manager_forget(struct numa_manager *m);
 
 /*
  * A vCPU on `node` had a fault that was not the guest's, or a sample of hardware, at a frame. `watched`: it would not have come
- * without ops->watch. Wait-free; a few ns. `vcpu` notes on one thread at a time; a frame or node out of range is ignored.
+ * without ops->watch; that others would not either is found out. Wait-free; a few ns. `vcpu` notes on one thread at a time; a frame or node out of range is ignored.
  */
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched);
 /* A write made one frame of the copies again. Wait-free. */
@@ -212,7 +214,7 @@ void numa_note_collapsed(struct numa_manager *m, uint64_t gfn);
 	X(samples_remote,	"... on another node") \
 	X(samples_distance,	"sum of the distances of both; 10 is local") \
 	X(samples_write,	"... that were writes") \
-	X(fault_samples,	"... that came by watching: faults the guest would not have had") \
+	X(caused,		"faults because frames were watched or moved, at most") \
 	X(migrated,		"frames moved to another node") \
 	X(replicated,		"frames given copies") \
 	X(collapsed,		"frames whose copies a write, or the policy, ended") \
@@ -263,7 +265,7 @@ enum numa_outcome {
 
 struct numa_decision {
 	uint64_t id;		/* 1, 2, ... */
-	uint64_t time_ns;
+	uint64_t time_ns;	/* since the manager was made */
 	enum numa_act act;
 	enum numa_reason reason;
 	uint64_t first, last;	/* among these frames ... */
@@ -277,7 +279,7 @@ struct numa_decision {
 	unsigned done;		/* frames for which it worked */
 	int error;		/* of the last for which it did not */
 	enum numa_outcome outcome;
-	uint32_t before[2], after[2];	/* samples and the sum of their distances, until then and after it */
+	uint32_t before[2], after[2];	/* samples and the sum of their distances, nodes counting by their rates: until then and after it */
 };
 
 extern const char *const numa_act_names[NUMA_NR_ACTS], *const numa_reason_names[NUMA_NR_REASONS],

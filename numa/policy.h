@@ -18,7 +18,8 @@ struct numa_page {
 	uint8_t copies;			/* mask of the nodes with one; 0: it is not replicated */
 	uint8_t writers;		/* mask of the nodes seen writing of late */
 	uint8_t backoff;		/* how often a write ended its copies */
-	const uint16_t *hits;		/* [place] samples of late, older ones counting less; NUMA_SAMPLE each */
+	uint32_t hits[NUMA_MAX_PLACES];	/* [place] samples of late, older ones counting less; NUMA_SAMPLE each */
+	double rate[NUMA_MAX_PLACES];	/* [place] uses per second, by them; what is more than some thousands looks like that */
 	unsigned quiet;			/* rounds for which it was watched and nobody wrote */
 	uint64_t cost_ns;		/* of one move, as moves went so far */
 };
@@ -27,10 +28,12 @@ struct numa_wish {
 	enum numa_move_kind kind;
 	uint8_t node, mask;		/* as in struct numa_move */
 	enum numa_reason reason;
+	unsigned wait;			/* UNSURE: rounds until another look at it is of use */
 	int64_t gain_ns;		/* expected, the cost taken off */
 };
 
-enum numa_verdict { NUMA_LEAVE, NUMA_LEAVE_WRITE_SHARED, NUMA_WANT };
+/* UNSURE: not seen often enough; LEAVE: it is where it should be, or nowhere is better. */
+enum numa_verdict { NUMA_UNSURE, NUMA_LEAVE, NUMA_LEAVE_WRITE_SHARED, NUMA_WANT };
 
 /* Parameters come in groups; a policy has those of all groups it names. */
 #define NUMA_GROUP_MOVES	1u	/* every policy that moves anything */
@@ -65,8 +68,8 @@ int policy_mbind(void *at, size_t bytes, int mode, uint64_t mask);
 /* Where pages go that will follow their users: to the node that touches them first, of those that may be used. */
 int policy_place_first_touch(const struct numa_config *config, const struct numa_topology *t, void *at, size_t bytes, bool walked);
 
-/* What accesses like the ones seen would save in ns were the page on the nodes of `mask`, each read from the nearest: the
- * distance model, docs/numa.md. May be negative. */
+/* What accesses like the ones seen would save in ns over the next judge= rounds were the page on the nodes of `mask`, each read
+ * from the nearest: the distance model, docs/numa.md. May be negative. */
 int64_t policy_gain_ns(const uint64_t *value, const struct numa_page *p, uint8_t mask);
 /* Mask of the nodes with at least one sample that counts. */
 uint8_t policy_users(const struct numa_page *p);

@@ -7,17 +7,21 @@
 
 enum numa_verdict policy_replicate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w)
 {
+	unsigned all = 0, quiet = value[NUMA_QUIET] << (p->backoff < 10 ? p->backoff : 10);
 	uint8_t users = policy_users(p), mask = users | 1u << p->at;
-	unsigned all = 0;
 
 	for (unsigned i = 0; i < p->nr_places; i++)
 		all += p->hits[i];
-	if (!(users & (users - 1)) || (p->copies & mask) == mask || all < value[NUMA_HOT] * NUMA_SAMPLE)
-		return NUMA_LEAVE;
+	if (all < value[NUMA_HOT] * NUMA_SAMPLE)
+		return NUMA_UNSURE;
 	if (p->writers & (p->writers - 1))
 		return NUMA_LEAVE_WRITE_SHARED;
-	if (!p->copies && (p->writers || p->quiet < value[NUMA_QUIET] << (p->backoff < 10 ? p->backoff : 10)))
+	if (!(users & (users - 1)) || (p->copies & mask) == mask || (!p->copies && p->writers))
 		return NUMA_LEAVE;
+	if (!p->copies && p->quiet < quiet) {
+		w->wait = quiet - p->quiet;
+		return NUMA_UNSURE;
+	}
 	mask |= p->copies;
 	*w = (struct numa_wish){ .kind = NUMA_REPLICATE, .node = p->at, .mask = mask, .reason = NUMA_WHY_READ_SHARED };
 	w->gain_ns = policy_gain_ns(value, p, mask) - (int64_t)p->cost_ns;

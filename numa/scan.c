@@ -1,65 +1,68 @@
 /*
- * scan.c - which frames are watched. Every watched frame that is used costs a fault, so the frames are chosen: half of a
- * round goes to those at which a remote access showed, to be sure of them, the rest to a survey of the guest by regions of
- * 2 MiB. A region in which nothing, or nothing remote, shows is visited less and less often; one with remote accesses
+ * scan.c - which frames are watched. Every watched frame that is used costs a fault, so the frames are chosen: three quarters of
+ * a round go to those at which a remote access showed, to be sure of them, the rest to a survey of the guest by regions of
+ * 2 MiB. A region in which nothing shows that is worth a move is visited less and less often; one where there was
  * is looked at more closely (the idea is DAMON's: Park et al., Middleware 2019).
  */
 #include "numa/internal.h"
 
 #define SKIP_MAX	64u
+#define FOCUS_MIN	16u
 
-void scan_focus(struct numa_manager *m, uint64_t gfn)
+void scan_focus(struct numa_manager *m, uint64_t gfn, bool must)
 {
 	struct frame *f = &m->frames[gfn];
 
-	if (f->focus)
+	if (f->focus || m->focus_n >= (must ? FOCUS : m->focus_max))
 		return;
-	if (m->focus_n == FOCUS) {
-		m->frames[m->focus[m->focus_first]].focus = false;
-		m->focus_first = (m->focus_first + 1) % FOCUS;
-		m->focus_n--;
-	}
 	m->focus[(m->focus_first + m->focus_n++) % FOCUS] = gfn;
 	f->focus = true;
 }
 
-void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote)
+void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote, bool wanted)
 {
 	struct region *r = &m->regions[gfn / REGION_FRAMES];
 
 	r->seen = true;
 	r->remote |= remote;
-	if (remote)
+	r->wanted |= wanted;
+	if (wanted)
 		r->wait = 0;
 }
 
 void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n)
 {
-	uint64_t then = m->machine.ops->now_ns(m->machine.arg);
+	uint64_t then = budget_clock(m);
 
+	for (unsigned i = 0; i < n; i++)
+		heat_disturb(m, gfns[i]);
 	if (!n || m->machine.ops->watch(m->machine.arg, gfns, n))
 		return;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
+		m->frames[gfns[i]].looked = m->round;
 		if (!m->frames[gfns[i]].watched)
 			m->frames[gfns[i]].watched = m->round;
+	}
 	manager_count(&m->stats.watched, n);
-	budget_spent_watching(m, n, m->machine.ops->now_ns(m->machine.arg) - then);
+	budget_spent_watching(m, n, budget_clock(m) - then);
 }
 
 /* What the last visit brought decides when the next one is. */
 static void settle(struct region *r)
 {
-	if (r->remote) {
+	unsigned max = r->remote ? SKIP_MAX / 8 : r->seen ? SKIP_MAX / 2 : SKIP_MAX;
+
+	if (r->wanted) {
 		r->skip = 0;
 		r->grow += r->grow < SURVEY_GROW;
 	} else {
-		r->skip = r->skip ? r->skip * 2 < SKIP_MAX ? r->skip * 2 : SKIP_MAX : 1;
-		if (r->seen && r->skip > SKIP_MAX / 4)
-			r->skip = SKIP_MAX / 4;		/* in use: it may change */
+		r->skip = r->skip ? r->skip * 2 : 1;
+		if (r->skip > max)
+			r->skip = max;
 		r->grow -= r->grow > 0;
 	}
 	r->wait = r->skip;
-	r->remote = r->seen = false;
+	r->seen = r->remote = r->wanted = false;
 }
 
 struct batch {
@@ -95,19 +98,28 @@ static unsigned survey_region(struct numa_manager *m, struct batch *b, uint64_t 
 
 void scan_round(struct numa_manager *m)
 {
-	unsigned left = budget_frames_to_watch(m), focus = (left + 1) / 2;
+	unsigned left = budget_frames_to_watch(m), focus = left - left / 4;
 	struct batch b = { .n = 0 };
 
-	if (focus > m->focus_n)
-		focus = m->focus_n;
-	left -= focus;
-	for (; focus; focus--) {
+	/* Each often enough for its samples to come before the first of them counts for nothing: better a few now, others later. */
+	m->focus_max = focus * m->value[NUMA_HALF] / (2 * m->value[NUMA_HOT]);
+	if (m->focus_max < FOCUS_MIN)
+		m->focus_max = FOCUS_MIN;
+	if (m->focus_max > FOCUS / 2)
+		m->focus_max = FOCUS / 2;
+	for (unsigned n = m->focus_n; n && focus; n--) {
 		uint64_t gfn = m->focus[m->focus_first];
 
 		m->focus_first = (m->focus_first + 1) % FOCUS;
 		m->focus_n--;
 		m->frames[gfn].focus = false;
+		if (m->round < m->frames[gfn].frozen && !m->frames[gfn].judgement) {
+			scan_focus(m, gfn, true);	/* its time has not come */
+			continue;
+		}
 		add(m, &b, gfn);
+		left--;
+		focus--;
 	}
 	for (uint64_t visits = 0; left && visits < m->nr_regions; visits++) {
 		struct region *r = &m->regions[m->region_at];

@@ -66,6 +66,14 @@ static uint64_t machine_now_ns(void *arg)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
+static uint64_t machine_work_ns(void *arg)
+{
+	struct mover_counters c;
+
+	mover_stats(arg, &c);
+	return c.move_ns + c.watch_ns;
+}
+
 static uint64_t machine_fault_ns(void *arg)
 {
 	struct vm *vm = arg;
@@ -82,6 +90,7 @@ static const struct numa_machine_ops machine_ops = {
 	.frame_nodes = machine_frame_nodes,
 	.node_free = machine_node_free,
 	.now_ns = machine_now_ns,
+	.work_ns = machine_work_ns,
 	.fault_ns = machine_fault_ns,
 };
 
