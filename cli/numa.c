@@ -33,13 +33,14 @@ struct numa_verb {
 	int (*run)(const struct numa_options *o, struct live *l, char why[static LIVE_WHY]);
 };
 
-enum { OPT_VCPU = 256, OPT_NODE, OPT_RANGE, OPT_LAST, OPT_JSON };
+enum { OPT_VCPU = 256, OPT_NODE, OPT_RANGE, OPT_LAST, OPT_POLICY, OPT_JSON };
 
 static const struct argp_option options[] = {
 	{ "vcpu", OPT_VCPU, "V", 0, "move: this vCPU, to the processors of --node", 0 },
 	{ "range", OPT_RANGE, "FIRST[-LAST|+COUNT]", 0, "map, move: these frames (4 KiB each) of the guest", 0 },
 	{ "node", OPT_NODE, "N", 0, "move: to this node of the host", 0 },
 	{ "last", OPT_LAST, "N", 0, "explain: so many decisions, the last ones (default 20)", 0 },
+	{ "policy", OPT_POLICY, "NAME[,KEY=N...]", 0, "The same as 'policy NAME[,KEY=N...]'", 0 },
 	{ "json", OPT_JSON, NULL, 0, "Print JSON", 0 },
 	{ NULL },
 };
@@ -215,12 +216,14 @@ static int run_policy(const struct numa_options *o, struct live *l, char why[sta
 
 /* ---- the command line ------------------------------------------------------------------------------------------------- */
 
+enum { VERB_SHOW, VERB_MAP, VERB_EXPLAIN, VERB_MOVE, VERB_POLICY };
+
 static const struct numa_verb verbs[] = {
-	{ .name = "show", .run = run_show },
-	{ .name = "map", .run = run_map, .takes = TAKES(OPT_RANGE) },
-	{ .name = "explain", .run = run_explain, .takes = TAKES(OPT_LAST) },
-	{ .name = "move", .run = run_move, .takes = TAKES(OPT_RANGE) | TAKES(OPT_VCPU) | TAKES(OPT_NODE) },
-	{ .name = "policy", .run = run_policy, .takes_policy = true },
+	[VERB_SHOW] = { .name = "show", .run = run_show },
+	[VERB_MAP] = { .name = "map", .run = run_map, .takes = TAKES(OPT_RANGE) },
+	[VERB_EXPLAIN] = { .name = "explain", .run = run_explain, .takes = TAKES(OPT_LAST) },
+	[VERB_MOVE] = { .name = "move", .run = run_move, .takes = TAKES(OPT_RANGE) | TAKES(OPT_VCPU) | TAKES(OPT_NODE) },
+	[VERB_POLICY] = { .name = "policy", .run = run_policy, .takes_policy = true },
 };
 
 #define NR_VERBS	(sizeof verbs / sizeof *verbs)
@@ -316,6 +319,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			return bad_value("last", arg, "want how many decisions, as many as are kept at most, 512");
 		o->last = n;
 		return 0;
+	case OPT_POLICY:
+		o->policy = arg;
+		return 0;
 	case OPT_JSON:
 		o->json = true;
 		return 0;
@@ -340,6 +346,10 @@ static bool complete(const struct numa_options *o)
 	if (meaningless(o, o->vcpu >= 0, OPT_VCPU, "vcpu") || meaningless(o, o->has_range, OPT_RANGE, "range") ||
 	    meaningless(o, o->node >= 0, OPT_NODE, "node") || meaningless(o, o->last, OPT_LAST, "last"))
 		return false;
+	if (o->policy && !o->verb->takes_policy) {
+		fprintf(stderr, "umbra numa %s: --policy means nothing here\n", o->verb->name);
+		return false;
+	}
 	if (o->verb->takes_policy && !o->policy) {
 		fprintf(stderr, "umbra numa policy: want a policy, such as auto or migrate,interval=200; 'umbra run --numa=help' lists them\n");
 		return false;
@@ -348,7 +358,7 @@ static bool complete(const struct numa_options *o)
 		fprintf(stderr, "umbra numa policy: that is no policy; 'umbra run --numa=help' lists them\n");
 		return false;
 	}
-	if (o->verb->run != run_move || ((o->vcpu >= 0) != o->has_range && o->node >= 0))
+	if (o->verb != &verbs[VERB_MOVE] || ((o->vcpu >= 0) != o->has_range && o->node >= 0))
 		return true;
 	fprintf(stderr, "umbra numa move: want --node and one of --vcpu and --range\n");
 	return false;
@@ -374,8 +384,8 @@ int cli_numa(int argc, char **argv)
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
 		return VMM_EXIT_USAGE;
-	if (!o.verb)
-		o.verb = &verbs[0];
+	if (!o.verb || (o.policy && o.verb == &verbs[VERB_MOVE]))
+		o.verb = &verbs[o.policy ? VERB_POLICY : VERB_SHOW];
 	if (!complete(&o))
 		return VMM_EXIT_USAGE;
 	r = live_open("umbra numa", o.guest, &l);

@@ -50,7 +50,8 @@ does ': migrate .* frames of 0x2000\.\.0x2[0-9a-f]+ .*to node 1: asked for' expl
 does '^vCPU 0 runs on node 1$' move --vcpu 0 --node 1
 does '^ +0 +[0-9]+ +1 ' show
 does '^policy auto,interval=100,' policy auto
-does '^policy off$' policy off
+does '^policy random,' move --policy random,rate=100
+does '^policy off$' --policy=off
 home() { numa map; prints '^ +0 +16383 +64M +0$'; }
 check "policy off: all frames come home" "$(head -n 5 "$tmp/out")" wait_until 20 home
 does '^moved: 0 frames away from home' show
@@ -59,6 +60,8 @@ refuses 1 "hot=0" policy migrate,hot=0
 refuses 1 "no node '2'" move --vcpu 0 --node 2
 refuses 1 "frames are 0 to 16383" move --range 16384 --node 1
 refuses 2 "want a policy" policy
+refuses 2 "--policy means nothing here" map --policy=off
+refuses 2 "--node means nothing here" move --policy=off --node 1
 refuses 2 "that is no policy" policy 'a b'
 refuses 2 "is none of: show, map, explain, move, policy" dance
 refuses 2 "want --node and one of" move --range 0

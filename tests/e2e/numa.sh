@@ -52,6 +52,12 @@ done <<-END
 	--range 16383+2 --node 1:frames are 0 to 16383
 END
 
+check "move --range by the pmap: all of memory to one node" "$(line pmap-all)" \
+	test "$(line pmap-all)" = "frames moved to node 0, some were there, 0 are not allocated"
+check "... a range to the other" "$(line pmap-range)" test "$(line pmap-range)" = "3072 frames moved to node 1, 0 were there, 0 are not allocated"
+check "... map says so" "$(line pmap-map)" test "$(line pmap-map)" = "0-1023 on 0, 1024-4095 on 1, 4096-16383 on 0, "
+check "... and the log" "$(line pmap-log)" test "$(line pmap-log)" -ge 1
+
 # ---- --vnuma ----------------------------------------------------------------------------------------------------------
 check "vnuma: what the guest is told" "$(grep '^vnuma: ' "$tmp/out")" grep -q '^vnuma: VERDICT pass' "$tmp/out"
 check "vnuma: half of memory on each node" "$(line vnuma-pages)" grep -q "^shown 8192 8192 " <<<"$(line vnuma-pages)"
