@@ -66,6 +66,7 @@ struct mode {
 	enum mode_kind kind;
 	const char *flags;		/* words for `umbra run`, separated by blanks */
 	bool users;			/* given by --mode: a mistake in its flags is an error */
+	char *owned;			/* what name and flags point into, NULL: not ours */
 	char left_out[200];		/* why this host or this umbra does not run it; "": it does */
 };
 
@@ -79,6 +80,12 @@ int modes_add_names(struct mode_list *list, const char *names, char *bad);
 /* Adds a mode of the user's, "NAME=FLAGS"; the text is borrowed. -EINVAL: not that form or too many flags; -EEXIST;
  * -ENOMEM. */
 int modes_define(struct mode_list *list, char *text);
+/* In place of each mode of umbra's, one per number of vCPUs in `list` ("1,2,4"), NAME-cN; peers stay as they are. -EINVAL: not
+ * such a list, up to VCPU_COUNTS numbers of 1 to VCPUS_MAX; -ENOMEM. */
+#define VCPU_COUNTS	8u
+#define VCPUS_MAX	32u
+int modes_by_vcpus(struct mode_list *list, const char *counts);
+void modes_release(struct mode_list *list);
 void modes_help(void);
 
 struct sample {

@@ -84,7 +84,8 @@ static const struct job jobs[] = {
 		.arg = JOB_NO_ARG, .timeout_s = 300, .image = "initrd.cpio.gz", .parse = parse_micro,
 		.modes = "off-lazy,shim,shim-eager-8,gates,gates-eager-8,native,tcg",
 	}, {
-		.name = "compile", .what = "5 C files through cc1 -O2 and as", .unit = "5 files",
+		.name = "compile", .what = "5 C files through cc1 -O2 and as, one per processor at a time", .unit = "5 files",
+		.pinned = true,
 		.arg = JOB_DIR, .timeout_s = 1200, .image = "compile.cpio.gz", .parse = parse_compile,
 		.modes = "off-lazy,shim,shim-eager-8,gates,gates-eager-8,native,tcg",
 	}, {

@@ -97,6 +97,73 @@ int modes_define(struct mode_list *list, char *text)
 					 .users = true });
 }
 
+static int parse_counts(const char *text, unsigned out[VCPU_COUNTS])
+{
+	unsigned n = 0;
+	char *end;
+
+	for (;; text = end + 1) {
+		unsigned long c = *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : 0;
+
+		if (c < 1 || c > VCPUS_MAX || n == VCPU_COUNTS || (*end && *end != ','))
+			return -EINVAL;
+		for (unsigned i = 0; i < n; i++)
+			if (out[i] == c)
+				return -EINVAL;
+		out[n++] = c;
+		if (!*end)
+			return n;
+	}
+}
+
+static int add_with_vcpus(struct mode_list *list, struct mode mode, unsigned vcpus)
+{
+	size_t name = strlen(mode.name) + 8, flags = strlen(mode.flags) + 8;
+	int r;
+
+	mode.owned = malloc(name + flags);
+	if (!mode.owned)
+		return -ENOMEM;
+	snprintf(mode.owned, name, "%s-c%u", mode.name, vcpus);
+	snprintf(mode.owned + name, flags, "%s -c %u", mode.flags, vcpus);
+	mode.name = mode.owned;
+	mode.flags = mode.owned + name;
+	r = add(list, &mode);
+	if (r)
+		free(mode.owned);
+	return r;
+}
+
+int modes_by_vcpus(struct mode_list *list, const char *counts)
+{
+	struct mode_list grown = { NULL };
+	unsigned vcpus[VCPU_COUNTS];
+	int n = parse_counts(counts, vcpus), r = n < 0 ? n : 0;
+
+	for (unsigned i = 0; i < list->n && !r; i++) {
+		if (list->at[i].kind != MODE_UMBRA)
+			r = add(&grown, &list->at[i]);
+		else
+			for (int c = 0; c < n && !r; c++)
+				r = add_with_vcpus(&grown, list->at[i], vcpus[c]);
+	}
+	if (r) {
+		modes_release(&grown);
+		return r;
+	}
+	free(list->at);
+	*list = grown;
+	return 0;
+}
+
+void modes_release(struct mode_list *list)
+{
+	for (unsigned i = 0; i < list->n; i++)
+		free(list->at[i].owned);
+	free(list->at);
+	*list = (struct mode_list){ NULL };
+}
+
 void modes_help(void)
 {
 	printf("modes\n");

@@ -30,6 +30,7 @@ static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "How it runs:", 2 },
 	{ "modes", OPT_MODES, "LIST", 0, "Modes, separated by commas; help lists them and the workloads", 2 },
 	{ "mode", OPT_MODE, "NAME=FLAGS", 0, "One more mode: any flags of 'umbra run' (repeatable)", 2 },
+	{ "vcpus", 'c', "LIST", 0, "Every mode of umbra's with each of these numbers of vCPUs, such as 1,2,4", 2 },
 	{ "repetitions", 'n', "N", 0, "Rounds, each through all modes (default 5)", 2 },
 	{ "kernel", 'k', "FILE", 0, "Kernel (default: vmlinuz in $UMBRA_CACHE or cache/)", 2 },
 	{ "memory", 'm', "SIZE", 0, "Guest memory, with M or G (default: the workload's own, mostly 512M)", 2 },
@@ -43,7 +44,7 @@ static const struct argp_option options[] = {
 /* What was said, before it is made into a request. */
 struct words {
 	struct request *q;
-	const char *modes, *workload, *initrd;
+	const char *modes, *workload, *initrd, *vcpus;
 	char *own[OWN_MODES_MAX];
 	unsigned nr_own;
 	unsigned timeout, count;
@@ -115,6 +116,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		if (w->nr_own == OWN_MODES_MAX)
 			return mistake(&q->bench, "--mode: more than %u", OWN_MODES_MAX);
 		w->own[w->nr_own++] = arg;
+		return 0;
+	case 'c':
+		w->vcpus = arg;
 		return 0;
 	case 'n':
 		return parse_number(q, "--repetitions", arg, ROUNDS_MAX, &q->bench.repetitions);
@@ -219,6 +223,12 @@ static error_t choose_modes(struct words *w, const char *usual)
 		if (r == -EEXIST)
 			return mistake(&q->bench, "--mode=%s: there is a mode of that name", w->own[i]);
 	}
+	if (!r && w->vcpus) {
+		r = modes_by_vcpus(&q->bench.modes, w->vcpus);
+		if (r == -EINVAL)
+			return mistake(&q->bench, "--vcpus=%s: up to %u different numbers from 1 to %u, separated by commas, are needed",
+				       w->vcpus, VCPU_COUNTS, VCPUS_MAX);
+	}
 	return r ? mistake(&q->bench, "out of memory") : 0;
 }
 
@@ -288,7 +298,7 @@ void request_release(struct request *q)
 	for (unsigned i = 0; i < q->bench.nr_samples; i++)
 		sample_release(&q->bench.samples[i]);
 	free(q->bench.samples);
-	free(q->bench.modes.at);
+	modes_release(&q->bench.modes);
 	if (q->bench.image_fd >= 0)
 		close(q->bench.image_fd);
 	if (*q->made_image)

@@ -6,7 +6,7 @@
 
 #include "bench/bench.h"
 
-#define CELL	NUMBER_TEXT
+#define CELL	(NUMBER_TEXT + 16)	/* names of modes, too */
 
 static const struct metric columns[] = {
 	{ .head = "exits", .what = "returns to the VMM", .terms = { "+counters.exits.total" } },

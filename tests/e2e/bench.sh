@@ -15,6 +15,7 @@ refused "unknown job" 'dance' dance
 refused "unknown mode" 'sideways' spin --modes native,sideways
 refused "no rounds" 'from 1 to' spin -n 0
 refused "a count where none is taken" 'micro' micro --count 3
+refused "no vCPUs" 'numbers from 1 to 32' spin --vcpus 2,0
 refused "a mode without flags" 'NAME=FLAGS' spin --mode fast
 refused "a known mode defined anew" 'native' spin --mode native=-v
 
@@ -31,6 +32,12 @@ status=0
 check "results that cannot be written: exit 1" "exit status $status" test "$status" = 1
 
 need_kvm
+status=0
+bench forks=3 -n 1 --modes gates -c 1,2 -k "$UMBRA_CACHE/vmlinuz" --json "$tmp/json" >"$tmp/out" 2>"$tmp/err" || status=$?
+check "with 1 and 2 vCPUs: a row each" "exit status $status" \
+	bash -c "[ $status = 0 ] && grep -q '^gates-c1  *[1-9]' '$tmp/out' && grep -q '^gates-c2  *[1-9]' '$tmp/out'"
+check "with 1 and 2 vCPUs: in the JSON" "no" bash -c "grep -q -e '-c 1' '$tmp/json' && grep -q -e '-c 2' '$tmp/json'"
+
 status=0
 bench boot -n 1 --modes shim --mode 'broken=--shim=perhaps' -k "$UMBRA_CACHE/vmlinuz" >"$tmp/out" 2>"$tmp/err" || status=$?
 check "a mode that fails: exit 1" "exit status $status" test "$status" = 1

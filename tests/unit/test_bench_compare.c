@@ -2,6 +2,7 @@
  * test_bench_compare.c - what umbra compare makes of samples: rank tests against known values and a count of all cases,
  * sums of counters, text.
  */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,6 +188,31 @@ static void test_text(void **state)
 	assert_string_equal(t, "-");
 }
 
+/* Each mode of umbra's once per number of vCPUs, in that order; peers once. */
+static void test_vcpus(void **state)
+{
+	static const char *const names[] = { "shim-c1", "shim-c4", "native", "mine-c1", "mine-c4" };
+	static const char *const bad[] = { "", "0", "33", "1,", ",1", "1;2", "x", "-1", "1,1", "1,2,3,4,5,6,7,8,9" };
+	struct mode_list list = { NULL };
+	char name[32], own[] = "mine=--numa=off -v";
+
+	assert_int_equal(modes_add_names(&list, "shim,native", name), 0);
+	assert_int_equal(modes_define(&list, own), 0);
+	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_int_equal(modes_by_vcpus(&list, bad[i]), -EINVAL);
+		assert_int_equal(list.n, 3);
+	}
+	assert_int_equal(modes_by_vcpus(&list, "1,4"), 0);
+	assert_int_equal(list.n, 5);
+	for (unsigned i = 0; i < list.n; i++)
+		assert_string_equal(list.at[i].name, names[i]);
+	assert_string_equal(list.at[4].flags, "--numa=off -v -c 4");
+	assert_true(list.at[4].users);
+	assert_string_equal(list.at[2].flags, "");
+	modes_release(&list);
+	assert_int_equal(list.n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -197,6 +223,7 @@ int main(void)
 		cmocka_unit_test(test_json_numbers),
 		cmocka_unit_test(test_spread_and_values),
 		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_vcpus),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ static int compile_one(const char *source, const char *dir, unsigned nr)
 {
 	char asm_file[64], object[64];
 
-	snprintf(asm_file, sizeof asm_file, "%s/s", dir);
+	snprintf(asm_file, sizeof asm_file, "%s/%u.s", dir, nr);
 	snprintf(object, sizeof object, "%s/%u.o", dir, nr);
 	if (run_tool((char *[]){ "./cc1", "-quiet", "-fpreprocessed", "-O2", "-w", (char *)source, "-o", asm_file, NULL }))
 		return -1;
@@ -67,11 +68,50 @@ static int take_objects(const char *dir, unsigned n, struct digest *d)
 		snprintf(path, sizeof path, "%s/%u.o", dir, i);
 		ret |= digest_file(d, path);
 		unlink(path);
+		snprintf(path, sizeof path, "%s/%u.s", dir, i);
+		unlink(path);
 	}
-	snprintf(path, sizeof path, "%s/s", dir);
-	unlink(path);
 	rmdir(dir);
 	return ret;
+}
+
+/* As many at once as there are processors; one after the other on one. 0, or the number of a file that failed, from 1. */
+static unsigned compile_all(const glob_t *files, const char *dir)
+{
+	unsigned jobs, running = 0, next = 0, failed = 0;
+	pid_t pids[FILES_MAX] = { 0 };
+	cpu_set_t cpus;
+	int status;
+
+	jobs = sched_getaffinity(0, sizeof cpus, &cpus) ? 1 : CPU_COUNT(&cpus);
+	if (jobs == 1) {
+		for (; next < files->gl_pathc && !failed; next++)
+			if (compile_one(files->gl_pathv[next], dir, next))
+				failed = next + 1;
+		return failed;
+	}
+	while (running || (next < files->gl_pathc && !failed)) {
+		pid_t pid;
+
+		if (running < jobs && next < files->gl_pathc && !failed) {
+			pid = fork();
+			if (!pid)
+				_exit(compile_one(files->gl_pathv[next], dir, next) ? errno : 0);
+			pids[next++] = pid;
+			running += pid > 0;
+			if (pid < 0)
+				failed = next;
+			continue;
+		}
+		pid = wait(&status);
+		running--;
+		for (unsigned i = 0; i < next; i++)
+			if (pids[i] == pid && status) {
+				failed = i + 1;
+				errno = WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+			}
+	}
+	return failed;
 }
 
 /* DIR holds cc1, as, *.i, and maybe 'digest', which is what must come out. */
@@ -79,6 +119,7 @@ int compile_main(int argc, char **argv)
 {
 	char dir[] = "/dev/shm/compile.XXXXXX", found[24], expected[24] = "";
 	struct digest d = DIGEST_INIT;
+	unsigned failed;
 	glob_t files;
 	uint64_t t;
 	FILE *f;
@@ -103,14 +144,14 @@ int compile_main(int argc, char **argv)
 
 	mark(MARK_BEGIN);
 	t = bench_now_ns();
-	for (size_t i = 0; i < files.gl_pathc; i++)
-		if (compile_one(files.gl_pathv[i], dir, i)) {
-			int err = errno;
+	failed = compile_all(&files, dir);
+	if (failed) {
+		int err = errno;
 
-			take_objects(dir, files.gl_pathc, &d);
-			errno = err;
-			return bench_fail("compile", files.gl_pathv[i]);
-		}
+		take_objects(dir, files.gl_pathc, &d);
+		errno = err;
+		return bench_fail("compile", files.gl_pathv[failed - 1]);
+	}
 	t = bench_now_ns() - t;
 	mark(MARK_END);
 
