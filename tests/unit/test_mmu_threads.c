@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mmu_program.h"
 
@@ -81,39 +82,133 @@ static void *run_prebuilder(void *arg)
 	return NULL;
 }
 
-static void *run_mover(void *arg)
+#define HELD	8u		/* frames replicated at a time */
+
+struct mover {
+	struct world *w;
+	struct world_cpu *cpu;
+	uint64_t rng, spare[WORLD_SPARE + 2];
+	unsigned nr_spare, nr_held;
+	struct {
+		uint64_t gfn, at[3];	/* for two nodes, and where it stood */
+	} held[HELD];
+};
+
+static void give_back(struct mover *m, uint64_t mfn)
 {
-	struct crowd *c = arg;
-	struct world *w = c->w;
-	struct world_cpu *cpu = c->other;
-	uint64_t rng = w->opt.seed ^ 0x6d6f7665, spare[WORLD_SPARE], gfn, from, *to;
+	__atomic_store_n(&m->w->mfn_gfn[mfn], -1, __ATOMIC_RELEASE);
+	m->spare[m->nr_spare++] = mfn;
+}
+
+static bool is_held(const struct mover *m, uint64_t gfn)
+{
+	unsigned i;
+
+	for (i = 0; i < m->nr_held; i++)
+		if (m->held[i].gfn == gfn)
+			return true;
+	return false;
+}
+
+/* In place of a commit. */
+static void replicate(struct mover *m, uint64_t gfn)
+{
+	uint64_t from = m->w->gfn_mfn[gfn], at[] = { m->spare[--m->nr_spare], m->spare[--m->nr_spare], from };
+	mfn_t copies[MMU_MAX_NODES];
 	unsigned i;
 	int err;
 
-	for (i = 0; i < WORLD_SPARE; i++)
-		spare[i] = w->spare + i;
-	while (!stopped(c)) {
-		gfn = BASE(rng_below(&rng, PROGRAMS)) + PROG_DATA + rng_below(&rng, rng_percent(&rng, 80) ? 48 : 900);
-		err = mmu_remap_begin(cpu->cpu, (gfn_t){ gfn });
-		world_kick(cpu);
-		world_check(cpu, !err || err == -EBUSY, "remap_begin: %d", err);
-		if (err)
-			continue;
-		from = w->gfn_mfn[gfn];
-		if (rng_percent(&rng, 10)) {
-			mmu_remap_abort(cpu->cpu, (gfn_t){ gfn });
-			continue;
-		}
-		__atomic_store_n(&w->mfn_gfn[from], -1, __ATOMIC_RELEASE);
-		to = &spare[rng_below(&rng, WORLD_SPARE)];
-		__atomic_store_n(&w->mfn_gfn[*to], (int64_t)gfn, __ATOMIC_RELEASE);
-		err = mmu_remap_commit(cpu->cpu, (gfn_t){ gfn }, (mfn_t){ *to });
-		__atomic_store_n(&w->gfn_mfn[gfn], *to, __ATOMIC_RELEASE);
-		world_check(cpu, !err, "remap_commit: %d", err);
-		*to = from;
-		world_kick(cpu);
+	for (i = 0; i < m->w->opt.nodes; i++)
+		copies[i].n = at[i % 3];
+	__atomic_store_n(&m->w->mfn_gfn[at[0]], (int64_t)gfn, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->w->mfn_gfn[at[1]], (int64_t)gfn, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->w->collapsed[gfn], 0, __ATOMIC_RELEASE);
+	err = mmu_replicate(m->cpu->cpu, (gfn_t){ gfn }, copies);
+	world_check(m->cpu, !err || err == -EBUSY, "replicate: %d", err);
+	if (err) {		/* somebody uses it as a table by now */
+		give_back(m, at[0]);
+		give_back(m, at[1]);
+		mmu_remap_abort(m->cpu->cpu, (gfn_t){ gfn });
+		return;
+	}
+	m->held[m->nr_held].gfn = gfn;
+	memcpy(m->held[m->nr_held++].at, at, sizeof(at));
+}
+
+/* One copy is left, or is to be. */
+static void release(struct mover *m, unsigned h)
+{
+	uint64_t gfn = m->held[h].gfn, kept;
+	unsigned i;
+	int err;
+
+	while ((err = mmu_collapse(m->cpu->cpu, (gfn_t){ gfn })) == -EAGAIN) {
+		world_kick(m->cpu);
 		sched_yield();
 	}
+	world_check(m->cpu, !err, "collapse: %d", err);
+	kept = mmu_pmap(m->w->mmu, (gfn_t){ gfn }).n;
+	for (i = 0; i < 3; i++)
+		if (m->held[h].at[i] != kept)
+			give_back(m, m->held[h].at[i]);
+	m->held[h] = m->held[--m->nr_held];
+}
+
+static void move(struct mover *m, uint64_t gfn)
+{
+	uint64_t from = m->w->gfn_mfn[gfn], to = m->spare[--m->nr_spare];
+	int err;
+
+	__atomic_store_n(&m->w->mfn_gfn[from], -1, __ATOMIC_RELEASE);
+	__atomic_store_n(&m->w->mfn_gfn[to], (int64_t)gfn, __ATOMIC_RELEASE);
+	err = mmu_remap_commit(m->cpu->cpu, (gfn_t){ gfn }, (mfn_t){ to });
+	__atomic_store_n(&m->w->gfn_mfn[gfn], to, __ATOMIC_RELEASE);
+	world_check(m->cpu, !err, "remap_commit: %d", err);
+	m->spare[m->nr_spare++] = from;
+}
+
+static void *run_mover(void *arg)
+{
+	struct crowd *c = arg;
+	struct mover m = { .w = c->w, .cpu = c->other, .rng = c->w->opt.seed ^ 0x6d6f7665 };
+	uint64_t gfn;
+	unsigned h;
+	int err;
+
+	while (m.nr_spare < WORLD_SPARE) {
+		m.spare[m.nr_spare] = m.w->spare + m.nr_spare;
+		m.nr_spare++;
+	}
+	while (!stopped(c)) {
+		h = rng_below(&m.rng, HELD);
+		if (h < m.nr_held && (__atomic_load_n(&m.w->collapsed[m.held[h].gfn], __ATOMIC_ACQUIRE) ||
+				      rng_percent(&m.rng, 10)))
+			release(&m, h);
+		gfn = BASE(rng_below(&m.rng, PROGRAMS)) + PROG_DATA + rng_below(&m.rng, rng_percent(&m.rng, 80) ? 48 : 900);
+		if (rng_percent(&m.rng, 20)) {
+			err = mmu_watch(m.cpu->cpu, (gfn_t){ gfn });
+			world_kick(m.cpu);
+			world_check(m.cpu, !err || err == -EBUSY, "watch: %d", err);
+			continue;
+		}
+		if (is_held(&m, gfn))
+			continue;
+		err = mmu_remap_begin(m.cpu->cpu, (gfn_t){ gfn });
+		world_kick(m.cpu);
+		world_check(m.cpu, !err || err == -EBUSY, "remap_begin: %d", err);
+		if (err)
+			continue;
+		if (rng_percent(&m.rng, 10))
+			mmu_remap_abort(m.cpu->cpu, (gfn_t){ gfn });
+		else if (m.w->opt.nodes > 1 && m.nr_held < HELD && rng_percent(&m.rng, 40))
+			replicate(&m, gfn);
+		else
+			move(&m, gfn);
+		world_kick(m.cpu);
+		sched_yield();
+	}
+	while (m.nr_held)
+		release(&m, 0);
 	return NULL;
 }
 
