@@ -232,7 +232,8 @@ static void check_frame_state(struct mmu_cpu *cpu, uint64_t gfn, unsigned nr_lea
 		complain(cpu, "gfn %#llx: flags %#x: out of sync and must not be", (unsigned long long)gfn, flags);
 	if ((flags & (FRAME_WATCH | FRAME_REPLICA)) && table)
 		complain(cpu, "gfn %#llx: flags %#x of a table", (unsigned long long)gfn, flags);
-	if (flags & (FRAME_REPLICA | FRAME_SETTLING))
+	/* Settled, and nobody has noticed: the others were given back, perhaps. */
+	if ((flags & FRAME_REPLICA) || ((flags & FRAME_SETTLING) && !kick_settled(mmu, f->w_clock)))
 		check_copies(cpu, gfn);
 	if ((flags & FRAME_MOVING) && f->rmap)
 		complain(cpu, "gfn %#llx is moving and mapped", (unsigned long long)gfn);

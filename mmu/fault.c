@@ -358,6 +358,8 @@ static int attempt(struct fault *f)
 	if (any_moving(mmu, w))
 		return MMU_AGAIN;
 	f->watched |= !!(frame_flags(mmu, w->gfn) & FRAME_WATCH);
+	if (frame_flags(mmu, w->gfn) & FRAME_SETTLING)
+		replica_look(cpu, w->gfn);
 	if (write_access(f)) {
 		r = prepare_write(f);
 		if (r == MMU_TRUE)

@@ -548,7 +548,9 @@ bool region_whole(const struct mmu *mmu, uint64_t gfn);
 
 #define NO_NODE	(~0u)
 
-/* These need the frame lock. Makes one copy of many, if there are: that of `node`, or NO_NODE: where the pmap says. */
+/* The next access to a frame that was collapsed: perhaps all is settled, and its 2 MiB can be mapped as one. No locks held. */
+void replica_look(struct mmu_cpu *cpu, uint64_t gfn);
+/* The rest needs the frame lock. Makes one copy of many, if there are: that of `node`, or NO_NODE: where the pmap says. */
 void replica_collapse(struct mmu_cpu *cpu, uint64_t gfn, unsigned node);
 /* Has no processor another copy any more? */
 bool replica_settled(struct mmu_cpu *cpu, uint64_t gfn);

@@ -93,6 +93,15 @@ bool replica_settled(struct mmu_cpu *cpu, uint64_t gfn)
 	return true;
 }
 
+void replica_look(struct mmu_cpu *cpu, uint64_t gfn)
+{
+	struct spin *lock = frame_lock_of(cpu->mmu, gfn);
+
+	spin_lock(lock);
+	replica_settled(cpu, gfn);
+	spin_unlock(lock);
+}
+
 void replica_before_store(struct mmu_cpu *cpu, uint64_t gfn)
 {
 	if (!(frame_flags(cpu->mmu, gfn) & (FRAME_REPLICA | FRAME_SETTLING)))

@@ -88,6 +88,8 @@ static void finish(struct vcpu *v, struct mover *m, bool kicked)
 		struct batch_item *it = &m->items[i];
 		int r;
 
+		if (it->kind == NUMA_COLLAPSE && !it->result && kicked)
+			mmu_collapse(v->mmu, it->gfn);	/* ... and this says that they were */
 		if (!moves(it))
 			continue;
 		r = kicked ? commit(v, m, it) : -ESHUTDOWN;
