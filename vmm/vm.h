@@ -175,11 +175,11 @@ struct vcpu {
 	volatile int in_kvm;		/* for this thread's signal handlers: KVM_RUN has begun and not ended */
 };
 
-/* What measure.c found on this host, 0: not measured or not possible. */
+/* What measure.c found on this host, 0: not measured or not possible. Other threads may look while it is at work. */
 struct transition_costs {
-	uint64_t fetch_ns, store_ns;	/* an exit by a fetch from the gate page, by a store where no memory is; and back */
-	uint64_t gate_ns;		/* an exception, the gate, and back to ring 3 */
-	bool by_store;			/* how the shim leaves */
+	_Atomic uint64_t fetch_ns, store_ns;	/* an exit by a fetch from the gate page, by a store where no memory is; and back */
+	_Atomic uint64_t gate_ns;		/* an exception, the gate, and back to ring 3 */
+	atomic_bool by_store;			/* how the shim leaves */
 };
 
 struct vm {

@@ -41,6 +41,8 @@ races "TSan: stress, 2 vCPUs" '^VERDICT pass' -c 2 "${stress[@]}" -p "cpus=2 sec
 races "TSan: stress, 3 vCPUs, helper, audit" '^VERDICT pass' -c 3 --helper=on --audit=1 "${stress[@]}" \
 	-p "cpus=3 seconds=5 seed=${SEED:-1}"
 races "TSan: stress, 4 vCPUs, on one core" '^VERDICT pass' -c 4 --vcpu-cpus=0 "${stress[@]}" -p "cpus=4 seconds=5 seed=${SEED:-1}"
+races "TSan: stress, 3 vCPUs, frames and vCPUs moving" '^VERDICT pass' -c 3 --numa-fake=2 \
+	--numa=random,interval=2,batch=64,rate=100000,vcpus=1 "${stress[@]}" -p "cpus=3 seconds=6 seed=${SEED:-1}"
 asks=0
 races "TSan: stress, 4 vCPUs, shim off" '^VERDICT pass' -c 4 --shim=off --gates=vmm "${stress[@]}" \
 	-p "cpus=4 seconds=3 seed=${SEED:-1}"
