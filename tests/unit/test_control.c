@@ -157,6 +157,7 @@ static void numa_requests(void **state)
 	refused("numa move vcpu 1 node 3", "no processor");
 	refused("numa move vcpu 1 node 0", "cannot be moved");	/* its thread has not begun */
 	refused("numa policy auto", "was not started");
+	vm.placed.preferred = -1;
 	refused("numa policy bind", "needs --membind");
 	vm.vnuma.nr_vnodes = 2;
 	refused("numa policy off", "--vnuma");
