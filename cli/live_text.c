@@ -10,22 +10,6 @@
 
 #define WIDTH	100u
 
-/* "1 234 567" */
-#define NUMBER_SIZE	28
-static const char *number_text(uint64_t n, char to[static NUMBER_SIZE])
-{
-	char digits[24], *p = to;
-	int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
-
-	for (int i = 0; i < len; i++) {
-		if (i && (len - i) % 3 == 0)
-			*p++ = ' ';
-		*p++ = digits[i];
-	}
-	*p = 0;
-	return to;
-}
-
 const char *live_clean(const char *text, char *to, size_t size)
 {
 	size_t n = 0;
@@ -58,26 +42,10 @@ static int most_first(const void *a, const void *b)
 	return x->value != y->value ? (x->value < y->value) - (x->value > y->value) : strcmp(x->name, y->name);
 }
 
-/* How much of `text` to print on `room` columns: all of it, or up to where a phrase ends, or at least a word. */
-static int phrase_length(const char *text, unsigned room)
-{
-	size_t phrase = 0, word = 0;
-
-	if (strlen(text) <= room)
-		return strlen(text);
-	for (size_t i = 0; i <= room; i++) {
-		if (strchr(",:;(", text[i]))
-			phrase = i;
-		if (text[i] == ' ')
-			word = i;
-	}
-	return phrase ? phrase : word;
-}
-
 static void print_group(FILE *to, const struct live_rows *rows, enum live_group group)
 {
 	const struct live_row *list[LIVE_ROWS_MAX];
-	char number[NUMBER_SIZE], share[16] = "", line[256];
+	char number[VMM_NUMBER_TEXT], share[16] = "", line[256];
 	uint64_t sum = 0;
 	unsigned n = 0;
 	int len;
@@ -96,17 +64,17 @@ static void print_group(FILE *to, const struct live_rows *rows, enum live_group 
 	for (unsigned i = 0; i < n; i++) {
 		if (live_group_adds_up(group))
 			snprintf(share, sizeof share, "%.1f%%", 100.0 * list[i]->value / sum);
-		len = snprintf(line, sizeof line, "  %-20s %13s %6s", list[i]->name, number_text(list[i]->value, number),
+		len = snprintf(line, sizeof line, "  %-20s %13s %6s", list[i]->name, vmm_number_text(list[i]->value, number),
 			       share);
 		if (len + 2 < (int)WIDTH)
 			len += snprintf(line + len, sizeof line - len, "  %.*s",
-					phrase_length(list[i]->what, WIDTH - 2 - len), list[i]->what);
+					vmm_phrase_length(list[i]->what, WIDTH - 2 - len), list[i]->what);
 		while (len && line[len - 1] == ' ')
 			len--;
 		fprintf(to, "%.*s\n", len, line);
 	}
 	if (live_group_adds_up(group) && n > 1)
-		fprintf(to, "  %-20s %13s\n", "all", number_text(sum, number));
+		fprintf(to, "  %-20s %13s\n", "all", vmm_number_text(sum, number));
 }
 
 static void print_time(FILE *to, const json_t *stats)
@@ -126,20 +94,20 @@ static void print_time(FILE *to, const json_t *stats)
 
 static void print_pool(FILE *to, const json_t *stats)
 {
-	char n[3][NUMBER_SIZE];
+	char n[3][VMM_NUMBER_TEXT];
 	const json_t *node;
 	size_t i;
 
 	if (!live_at(stats, "mmu.usage"))
 		return;
 	fprintf(to, "\nshadow pool\n  %s of %s pages in use, %s at most\n",
-		number_text(live_number(stats, "mmu.usage.pool_used_pages", 0), n[0]),
-		number_text(live_number(stats, "mmu.usage.pool_pages", 0), n[1]),
-		number_text(live_number(stats, "mmu.usage.pool_peak_pages", 0), n[2]));
+		vmm_number_text(live_number(stats, "mmu.usage.pool_used_pages", 0), n[0]),
+		vmm_number_text(live_number(stats, "mmu.usage.pool_pages", 0), n[1]),
+		vmm_number_text(live_number(stats, "mmu.usage.pool_peak_pages", 0), n[2]));
 	json_array_foreach(live_at(stats, "mmu.usage.nodes"), i, node)
 		fprintf(to, "  node %d: %s tables in %s pages, %s of them elsewhere\n", (int)live_number(node, "node", -1),
-			number_text(live_number(node, "tables", 0), n[0]), number_text(live_number(node, "pool_pages", 0), n[1]),
-			number_text(live_number(node, "tables_outside", 0), n[2]));
+			vmm_number_text(live_number(node, "tables", 0), n[0]), vmm_number_text(live_number(node, "pool_pages", 0), n[1]),
+			vmm_number_text(live_number(node, "tables_outside", 0), n[2]));
 }
 
 void live_print_table(FILE *to, const json_t *stats, const json_t *describe, pid_t pid)

@@ -226,10 +226,11 @@ static void print_manager(FILE *to, const json_t *manager, const json_t *texts)
 	fprintf(to, "%s\n", json_is_true(json_object_get(now, "resting")) ? "; resting: moves did not pay" : "");
 	json_object_foreach((json_t *)manager, key, value)
 		if (json_is_integer(value) && json_integer_value(value)) {
-			char name[32], what[64];
+			char name[32], number[VMM_NUMBER_TEXT], what[256];
+			const char *text = live_clean(live_text(texts, key, ""), what, sizeof what);
 
-			fprintf(to, "  %-18s %14" JSON_INTEGER_FORMAT "  %s\n", live_clean(key, name, sizeof name), json_integer_value(value),
-				live_clean(live_text(texts, key, ""), what, sizeof what));
+			fprintf(to, "  %-18s %14s  %.*s\n", live_clean(key, name, sizeof name),
+				vmm_number_text(json_integer_value(value), number), vmm_phrase_length(text, WIDTH - 37), text);
 		}
 }
 

@@ -40,52 +40,20 @@ struct table {
 	unsigned nr_rows;
 };
 
-/* "1 234 567" */
-#define NUMBER_SIZE	28
-static const char *number_text(uint64_t n, char to[static NUMBER_SIZE])
-{
-	char digits[24], *p = to;
-	int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
-
-	for (int i = 0; i < len; i++) {
-		if (i && (len - i) % 3 == 0)
-			*p++ = ' ';
-		*p++ = digits[i];
-	}
-	*p = 0;
-	return to;
-}
-
-static const char *time_text(double ns, char to[static NUMBER_SIZE])
+static const char *time_text(double ns, char to[static VMM_NUMBER_TEXT])
 {
 	if (ns < 0)
-		snprintf(to, NUMBER_SIZE, "?");
+		snprintf(to, VMM_NUMBER_TEXT, "?");
 	else if (ns < 1e6)
-		snprintf(to, NUMBER_SIZE, "%.1f us", ns / 1e3);
+		snprintf(to, VMM_NUMBER_TEXT, "%.1f us", ns / 1e3);
 	else if (ns < 1e9)
-		snprintf(to, NUMBER_SIZE, "%.2f ms", ns / 1e6);
+		snprintf(to, VMM_NUMBER_TEXT, "%.2f ms", ns / 1e6);
 	else
-		snprintf(to, NUMBER_SIZE, "%.3f s", ns / 1e9);
+		snprintf(to, VMM_NUMBER_TEXT, "%.3f s", ns / 1e9);
 	return to;
 }
 
 /* ---- sections of rows ------------------------------------------------------------------------------------------- */
-
-/* How much of `text` to print on `room` columns: all of it, or up to where a phrase ends, or at least a word. */
-static int phrase_length(const char *text, unsigned room)
-{
-	size_t phrase = 0, word = 0;
-
-	if (strlen(text) <= room)
-		return strlen(text);
-	for (size_t i = 0; i <= room; i++) {
-		if (strchr(",:;(", text[i]))
-			phrase = i;
-		if (text[i] == ' ')
-			word = i;
-	}
-	return phrase ? phrase : word;
-}
 
 /* Prints without the blanks at the end. */
 static void print_trimmed(FILE *to, const char *line)
@@ -106,7 +74,7 @@ static void print_line(struct table *t, const char *name, const char *all, const
 	if (t->has_part)
 		n += snprintf(line + n, sizeof line - n, " %13s", part);
 	if (n + 2 < (int)WIDTH)
-		snprintf(line + n, sizeof line - n, "  %.*s", phrase_length(what, WIDTH - 2 - n), what);
+		snprintf(line + n, sizeof line - n, "  %.*s", vmm_phrase_length(what, WIDTH - 2 - n), what);
 	print_trimmed(t->to, line);
 }
 
@@ -144,7 +112,7 @@ enum { SORTED = 1, SUMMED = 2 };	/* most first; parts of a whole, so shares and 
 /* Prints the rows collected so far under a title and forgets them. */
 static void end_section(struct table *t, const char *title, unsigned how)
 {
-	char all[NUMBER_SIZE], part[NUMBER_SIZE], share[16] = "";
+	char all[VMM_NUMBER_TEXT], part[VMM_NUMBER_TEXT], share[16] = "";
 	uint64_t sum = 0, part_sum = 0;
 	unsigned n = t->nr_rows;
 
@@ -163,11 +131,11 @@ static void end_section(struct table *t, const char *title, unsigned how)
 
 		if (how & SUMMED)
 			snprintf(share, sizeof share, "%.1f%%", 100.0 * r->all / sum);
-		print_line(t, r->name ? r->name : r->spare, number_text(r->all, all), share, number_text(r->part, part),
+		print_line(t, r->name ? r->name : r->spare, vmm_number_text(r->all, all), share, vmm_number_text(r->part, part),
 			   r->what);
 	}
 	if (how & SUMMED && n > 1)
-		print_line(t, "all", number_text(sum, all), "", number_text(part_sum, part), "");
+		print_line(t, "all", vmm_number_text(sum, all), "", vmm_number_text(part_sum, part), "");
 }
 
 /* ---- the sections ----------------------------------------------------------------------------------------------- */
@@ -176,7 +144,7 @@ static void end_section(struct table *t, const char *title, unsigned how)
 
 static void print_time_line(struct table *t, const char *name, double all, double part, const char *what)
 {
-	char all_text[NUMBER_SIZE], part_text[NUMBER_SIZE], share[16] = "";
+	char all_text[VMM_NUMBER_TEXT], part_text[VMM_NUMBER_TEXT], share[16] = "";
 
 	if (all >= 0 && t->all.ns)
 		snprintf(share, sizeof share, "%.1f%%", 100 * all / (t->all.ns * (double)t->vm->nr_vcpus));
@@ -185,7 +153,7 @@ static void print_time_line(struct table *t, const char *name, double all, doubl
 
 static void print_time(struct table *t)
 {
-	char all[NUMBER_SIZE], part[NUMBER_SIZE];
+	char all[VMM_NUMBER_TEXT], part[VMM_NUMBER_TEXT];
 
 	print_head(t, "time", "share");
 	print_line(t, "wall", time_text(t->all.ns, all), "", time_text(t->part.ns, part), "");
@@ -217,7 +185,7 @@ static void print_ept(struct table *t)
 		[EPT_MEASURED] = "by KVM, umbra's own frames included",
 		[EPT_MODELLED] = "one per distinct frame touched, page tables included",
 	};
-	char all_text[NUMBER_SIZE], part_text[NUMBER_SIZE];
+	char all_text[VMM_NUMBER_TEXT], part_text[VMM_NUMBER_TEXT];
 	struct ept all, part = { 0 };
 
 	ept_count(t->vm, &t->all.m, &t->all.k, &all);
@@ -226,12 +194,12 @@ static void print_ept(struct table *t)
 	if (t->has_part)
 		ept_count(t->vm, &t->part.m, &t->part.k, &part);
 #define LINE(name, member, text) \
-	print_line(t, name, number_text(all.member, all_text), "", number_text(part.member, part_text), text)
+	print_line(t, name, vmm_number_text(all.member, all_text), "", vmm_number_text(part.member, part_text), text)
 	print_head(t, "EPT violations", "");
 	LINE(ept_kind_name(all.kind), violations, what[all.kind]);
 	if (all.kind == EPT_MEASURED && t->all.k.pages_4k >= 0 && t->all.k.pages_2m >= 0) {
-		fprintf(t->to, "  by now KVM maps %s pages of 4 KiB", number_text(t->all.k.pages_4k, all_text));
-		fprintf(t->to, " and %s of 2 MiB (--host-pages)\n", number_text(t->all.k.pages_2m, all_text));
+		fprintf(t->to, "  by now KVM maps %s pages of 4 KiB", vmm_number_text(t->all.k.pages_4k, all_text));
+		fprintf(t->to, " and %s of 2 MiB (--host-pages)\n", vmm_number_text(t->all.k.pages_2m, all_text));
 	}
 	if (all.kind == EPT_MODELLED) {
 		LINE("  page tables", tables, "of them");
@@ -309,18 +277,18 @@ static void print_mmu(struct table *t)
 /* Mode nested: no shadow, but every table was looked through. */
 static void print_frames(struct table *t)
 {
-	char n[4][NUMBER_SIZE];
+	char n[4][VMM_NUMBER_TEXT];
 	struct frames_stats s;
 
 	frames_stats(t->vm->nested->frames, &s);
 	fprintf(t->to, "\npage tables of the guest\n  %s validated, %s stores checked, %s refused; %s changes of a frame's type "
-		"took a TLB flush\n", number_text(s.validated, n[0]), number_text(s.checked, n[1]),
-		number_text(s.refused, n[2]), number_text(s.retyped, n[3]));
+		"took a TLB flush\n", vmm_number_text(s.validated, n[0]), vmm_number_text(s.checked, n[1]),
+		vmm_number_text(s.refused, n[2]), vmm_number_text(s.retyped, n[3]));
 }
 
 static void print_usage(struct table *t)
 {
-	char n[3][NUMBER_SIZE];
+	char n[3][VMM_NUMBER_TEXT];
 	struct mmu_usage u;
 	double mapped;
 
@@ -328,16 +296,16 @@ static void print_usage(struct table *t)
 	mapped = u.leaves / 256.0 + u.large_leaves * 2.0;
 	fprintf(t->to, "\nshadow pool\n");
 	fprintf(t->to, "  %s of %s pages in use, %s at most; tables: L4 %u, L3 %u, L2 %u, L1 %u\n",
-		number_text(u.pool_used, n[0]), number_text(u.pool_pages, n[1]), number_text(u.pool_peak, n[2]),
+		vmm_number_text(u.pool_used, n[0]), vmm_number_text(u.pool_pages, n[1]), vmm_number_text(u.pool_peak, n[2]),
 		u.by_level[4], u.by_level[3], u.by_level[2], u.by_level[1]);
 	for (unsigned i = 0; u.nr_nodes > 1 && i < u.nr_nodes; i++) {
-		fprintf(t->to, "  node %u: %s tables in %s pages", t->vm->place[i], number_text(u.node[i].tables, n[0]),
-			number_text(u.node[i].pool_pages, n[1]));
+		fprintf(t->to, "  node %u: %s tables in %s pages", t->vm->place[i], vmm_number_text(u.node[i].tables, n[0]),
+			vmm_number_text(u.node[i].pool_pages, n[1]));
 		fprintf(t->to, u.node[i].tables_outside ? ", %s of them elsewhere\n" : "\n",
-			number_text(u.node[i].tables_outside, n[0]));
+			vmm_number_text(u.node[i].tables_outside, n[0]));
 	}
-	fprintf(t->to, "  %.1f MiB mapped by %s 4 KiB and %s 2 MiB entries", mapped, number_text(u.leaves, n[0]),
-		number_text(u.large_leaves, n[1]));
+	fprintf(t->to, "  %.1f MiB mapped by %s 4 KiB and %s 2 MiB entries", mapped, vmm_number_text(u.leaves, n[0]),
+		vmm_number_text(u.large_leaves, n[1]));
 	if (mapped > 0)
 		fprintf(t->to, ": %.2f pages per MiB", u.pool_used / mapped);
 	fprintf(t->to, "\n  %.1f MiB of bookkeeping\n", u.bookkeeping_bytes / 1048576.0);
@@ -346,7 +314,7 @@ static void print_usage(struct table *t)
 static void print_title(struct table *t)
 {
 	const struct vmm_config *c = t->vm->config;
-	char text[NUMBER_SIZE], prefetch[32];
+	char text[VMM_NUMBER_TEXT], prefetch[32];
 
 	snprintf(prefetch, sizeof prefetch, "%s", stats_prefetch_word(c->prefetch));
 	if (c->prefetch == MMU_PREFETCH_AROUND)

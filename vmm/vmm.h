@@ -101,6 +101,14 @@ const char *vmm_cmdline_additions(unsigned vcpus);
  * console to stdout. Returns an enum vmm_exit. One VM per process at a time; call from the main thread. */
 int vmm_run(const struct vmm_config *config);
 
+/* ---- tables for people ------------------------------------------------------------------------------------------- */
+
+#define VMM_NUMBER_TEXT	28
+/* "1 234 567". Returns `to`. */
+const char *vmm_number_text(uint64_t n, char to[static VMM_NUMBER_TEXT]);
+/* How much of `text` to print on `room` columns: all of it, or up to where a phrase ends, or at least a word. */
+int vmm_phrase_length(const char *text, unsigned room);
+
 /* ---- control sockets (docs/control.md) ------------------------------------------------------------------------- */
 
 #define VMM_SOCKET_PATH	108		/* bytes of a socket's path, its NUL included: sun_path */
