@@ -343,6 +343,7 @@ int mover_create(struct vm *vm)
 {
 	struct mover *m;
 	pthread_condattr_t attr;
+	int r;
 
 	if (vm->nr_places < 2)
 		return 0;
@@ -355,6 +356,9 @@ int mover_create(struct vm *vm)
 	m->collapsed = calloc(vm->ram_frames / 64, sizeof *m->collapsed);	/* RAM is a multiple of 2 MiB */
 	if (!m->frames || !m->collapsed)
 		return -ENOMEM;
+	r = mmu_cpu_create(vm->mmu, &m->cpu);
+	if (r)
+		return r;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_mutex_init(&m->done_lock, NULL);
 	pthread_mutex_init(&m->left_lock, NULL);
@@ -372,6 +376,8 @@ void mover_destroy(struct vm *vm)
 	if (!m)
 		return;
 	mover_free_left(m);
+	if (m->cpu)
+		mmu_cpu_destroy(m->cpu);
 	free(m->frames);
 	free(m->collapsed);
 	free(m);

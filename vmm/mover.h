@@ -50,7 +50,7 @@ struct mover {
 	uint64_t rounds[HELPER_MAX_THREADS];
 	uint64_t *collapsed;		/* bit per gfn, atomic: its copies are one again */
 	atomic_bool any_collapsed;
-	bool must_exit;			/* ... so `waiting` waits until vCPUs have left the guest once */
+	struct mmu_cpu *cpu;		/* to ask the MMU whether that is known to all; it owes no kicks */
 
 	struct mover_counters counters;	/* atomic */
 };

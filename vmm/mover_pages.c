@@ -5,8 +5,8 @@
  * node is full. So what was made is asked for its node, and given back if that is another.
  *
  * A place that was left is given back when no thread can hold on to it: every vCPU's thread has been seen in the guest or asleep
- * since, for it keeps no pointer to guest memory across either (but to fixed frames); where a frame's copies became one, it has
- * been seen to leave the guest, for kicks are done on the way in. Helper threads have begun another look.
+ * since, for it keeps no pointer to guest memory across either (but to fixed frames), and helper threads have begun another
+ * round; and, where a frame's copies became one, when the MMU says that no processor may still be reading another.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 
 #define PATIENCE	100u	/* looks of ... */
 #define LOOK_US		50u
-#define NUDGE_AFTER	10u	/* ... until vCPUs that stay in the guest are asked to come out */
+#define NUDGE_AT	10u	/* ... at which vCPUs that stay in the guest are asked to come out: kicks count as done then */
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25		/* linux/mman.h since 6.1 */
@@ -198,10 +198,19 @@ void mover_leave(struct mover *m, gfn_t gfn)
 	pthread_mutex_unlock(&m->left_lock);
 }
 
+static bool any_left(struct mover *m)
+{
+	bool any;
+
+	pthread_mutex_lock(&m->left_lock);
+	any = m->fresh.n;
+	pthread_mutex_unlock(&m->left_lock);
+	return any || m->waiting.n || atomic_load(&m->any_collapsed);
+}
+
 static void take_collapsed(struct mover *m)
 {
-	m->must_exit = atomic_exchange(&m->any_collapsed, false);
-	if (!m->must_exit)
+	if (!atomic_exchange(&m->any_collapsed, false))
 		return;
 	for (uint64_t i = 0; i < m->vm->ram_frames / 64; i++) {
 		uint64_t bits = __atomic_load_n(&m->collapsed[i], __ATOMIC_RELAXED);
@@ -227,8 +236,14 @@ static bool in_use(const struct mover *m, unsigned node, gfn_t gfn)
 	return false;
 }
 
-static void give_back(struct mover *m, gfn_t gfn)
+/* Claimed. False: later. */
+static bool give_back(struct mover *m, gfn_t gfn)
 {
+	bool copies = mover_has_copies(m->vm, gfn);
+
+	/* Of a frame with one copy mmu_collapse() says whether all know; and so it stays, for copies are made of claimed frames. */
+	if (!copies && mmu_collapse(m->cpu, gfn))
+		return false;
 	for (unsigned node = 0; node <= HOME; node++) {
 		if ((node >= m->vm->nr_places && node != HOME) || !there(m, node, gfn) || in_use(m, node, gfn))
 			continue;
@@ -236,29 +251,32 @@ static void give_back(struct mover *m, gfn_t gfn)
 		set_there(m, node, gfn, false);
 		MOVER_COUNT(m, given_back, 1);
 	}
-	if (mover_is_home(m->vm, gfn) && !mover_has_copies(m->vm, gfn))
-		shim_clear_away(m->vm, gfn);	/* its copies have become one, and all know by now */
+	if (!copies && mover_is_home(m->vm, gfn))
+		shim_clear_away(m->vm, gfn);
+	return true;
 }
 
-/* Since phase[] was noted. */
-static bool vcpu_passed(const struct mover *m, const struct vcpu *o, bool nudge)
+static bool vcpu_passed(const struct mover *m, const struct vcpu *o)
 {
-	uint32_t then = m->phase[o->id], now = atomic_load(&o->phase);
+	uint32_t then = m->phase[o->id];
 
-	if (((then & 1) && !m->must_exit) || now - then >= (m->must_exit ? 2 - (then & 1) : 1) || atomic_load(&o->blocked))
-		return true;
-	if (nudge && (now & 1))
-		vcpu_wake((struct vcpu *)o);
-	return false;
+	return (then & 1) || atomic_load(&o->phase) != then || atomic_load(&o->blocked);
 }
 
-static bool all_passed(struct mover *m, bool nudge)
+/* Since phase[] and rounds[] were noted. */
+static bool all_passed(const struct mover *m)
 {
-	bool all = true;
-
 	for (unsigned i = 0; i < m->vm->nr_vcpus; i++)
-		all &= vcpu_passed(m, &m->vm->vcpus[i], nudge);
-	return all && (!m->vm->helper || helper_rounds_passed(m->vm->helper, m->rounds));
+		if (!vcpu_passed(m, &m->vm->vcpus[i]))
+			return false;
+	return !m->vm->helper || helper_rounds_passed(m->vm->helper, m->rounds);
+}
+
+static void nudge(struct mover *m)
+{
+	for (unsigned i = 0; i < m->vm->nr_vcpus; i++)
+		if (atomic_load(&m->vm->vcpus[i].phase) & 1)
+			vcpu_wake(&m->vm->vcpus[i]);
 }
 
 static void begin_waiting(struct mover *m)
@@ -278,6 +296,22 @@ static void begin_waiting(struct mover *m)
 		helper_note_rounds(m->vm->helper, m->rounds);
 }
 
+static void give_back_waiting(struct mover *m)
+{
+	for (size_t i = 0; i < m->waiting.n; i++) {
+		gfn_t gfn = { m->waiting.gfns[i] };
+		bool done = false;
+
+		if (mover_claim(m, gfn)) {
+			done = give_back(m, gfn);
+			mover_release(m, gfn);
+		}
+		if (!done)
+			mover_leave(m, gfn);
+	}
+	m->waiting.n = 0;
+}
+
 void mover_reap(struct mover *m, bool patience)
 {
 	for (unsigned looks = 0; !atomic_load(&m->vm->stop); looks++) {
@@ -285,25 +319,15 @@ void mover_reap(struct mover *m, bool patience)
 			begin_waiting(m);
 		if (!m->waiting.n)
 			return;
-		if (!all_passed(m, looks == NUDGE_AFTER)) {
-			if (!patience || looks >= PATIENCE)
-				return;
-			usleep(LOOK_US);
-			continue;
-		}
-		for (size_t i = 0; i < m->waiting.n; i++) {
-			gfn_t gfn = { m->waiting.gfns[i] };
-
-			if (!mover_claim(m, gfn)) {
-				mover_leave(m, gfn);
-				continue;
-			}
-			give_back(m, gfn);
-			mover_release(m, gfn);
-		}
-		m->waiting.n = 0;
+		if (all_passed(m))
+			give_back_waiting(m);
 		if (!patience || looks >= PATIENCE)
 			return;
+		if (!any_left(m))
+			return;
+		if (looks == NUDGE_AT)
+			nudge(m);
+		usleep(LOOK_US);
 	}
 }
 
