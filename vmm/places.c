@@ -56,7 +56,18 @@ int places_map(struct vm *vm, void *(*map)(uint64_t frames, bool huge))
 		if (r)
 			return r;
 	}
+	if (vm->nr_places > 1 && !vm->topology.fake)
+		madvise((char *)vm->mon + MON_VCPU_AREAS * 4096, vm->nr_vcpus * VCPU_AREA_PAGES * 4096, MADV_NOHUGEPAGE);
 	return 0;
+}
+
+/* The monitor's memory of a vCPU, stack, ring and shim data, goes where the vCPU is. Page by page: others lie beside it. */
+static void bring_area(struct vcpu *v, unsigned node)
+{
+	struct numa_moved moved = { 0 };
+
+	if (!v->vm->topology.fake)
+		numa_move_range(v->area, VCPU_AREA_PAGES * 4096, node, &moved);
 }
 
 void places_unmap(struct vm *vm)
@@ -152,6 +163,8 @@ void places_thread(struct vcpu *v)
 	atomic_store(&v->has_clock, !pthread_getcpuclockid(pthread_self(), &v->cpu_clock));
 	if (vm->nr_places > 1 && !vm->topology.fake && !vm->config->nr_vcpu_cpus && CPU_COUNT(cpus))
 		pthread_setaffinity_np(pthread_self(), sizeof *cpus, cpus);
+	if (vm->nr_places > 1)
+		bring_area(v, vm->place[atomic_load(&v->place)]);
 }
 
 int places_move_vcpu(struct vm *vm, unsigned vcpu, unsigned place)
@@ -166,5 +179,6 @@ void places_vcpu_moved(struct vcpu *v, unsigned node)
 	if (v->vm->nr_places < 2 || place == NUMA_NOWHERE)
 		return;
 	atomic_store(&v->place, place);
+	bring_area(v, node);
 	vcpu_wake(v);		/* a root of the new node is loaded on its way in */
 }
