@@ -46,6 +46,8 @@ races "TSan: stress, 3 vCPUs, frames and vCPUs moving" '^VERDICT pass' -c 3 --nu
 asks=0
 races "TSan: stress, 4 vCPUs, shim off" '^VERDICT pass' -c 4 --shim=off --gates=vmm "${stress[@]}" \
 	-p "cpus=4 seconds=3 seed=${SEED:-1}"
+races "TSan: moves, 2 vCPUs, 3 nodes, helper" '^VERDICT pass' -c 2 --helper=on -k "$UMBRA_BUILD/guests/moves.elf" -m 16M \
+	-p "cpus=2 seconds=4 seed=${SEED:-1}" --numa=random,rate=50000,interval=10,batch=64,vcpus=1 --numa-fake=3
 initrd=$UMBRA_BUILD/initrd.cpio.gz
 [ -e "$initrd" ] || { skip "TSan: Debian forks" "no $initrd: make initrd"; finish; }
 asks=2
