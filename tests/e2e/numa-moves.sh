@@ -1,7 +1,8 @@
 #!/bin/bash
 # Moving pages of a running guest between the nodes of the testbed: whether they end up where they belong, by the kernel's word;
 # that no word is wrong on the way; nodes that are full or go away; guests that are killed meanwhile.
-# NUMA_LONG=1: all of it, with 2 and 4 nodes and npt=1 and npt=0 (half an hour); `make numa-testbed`.
+# NUMA_LONG=1: all of it, with 2 and 4 nodes and npt=1 and npt=0; `make numa-testbed`. NUMA_ONLY, NUMA_CASES: expressions that
+# machines and cases have to match; NUMA_KEEP: a folder that gets the logs.
 . "$(dirname "$0")/lib.bash"
 
 make -s -C "$top" guests B="$UMBRA_BUILD" >"$tmp/make" 2>&1 || { not_ok "build of the tiny kernels" "make failed" "$tmp/make"; finish; }
@@ -18,6 +19,8 @@ share() { echo "share|$1|$2|-m 32M $3|pattern=$4 pages=256 seconds=$5 periods=3 
 
 short_cases() {
 	share hotcold-migrate 2 "--numa=migrate,$fast" hotcold 9
+	share readshared-replicate 2 "--numa=replicate,$fast,quiet=2" readshared 9
+	share writeshared-auto 2 "--numa=auto,$fast" writeshared 4
 	echo "killed|killed-term|2|--numa=random,interval=20|TERM"
 }
 
@@ -96,6 +99,8 @@ judge() {	# $1: label, $2: name, $3: exit status, $4: log
 machine() {	# $1: label, rest: options of scripts/testbed; the cases in $tmp/cases
 	local label=$1 line name log status=0
 	shift
+	[[ $label =~ ${NUMA_ONLY:-.} ]] || return 0
+	grep -E -e "^[a-z]*\|[^|]*(${NUMA_CASES:-.})[^|]*\|" "$tmp/cases" >"$tmp/some" && mv "$tmp/some" "$tmp/cases" || return 0
 	timeout 1500 "$top/scripts/testbed" --timeout=1400 "$@" --dir "$UMBRA_BUILD/guests" --file "$UMBRA_BUILD/numa-record" \
 		--file "$tmp/cases:/umbra/cases" --file "$top/tests/e2e/numa-moves.inside:/umbra/inside" -- sh /umbra/inside \
 		>"$tmp/all" 2>"$tmp/err" || status=$?
@@ -123,9 +128,9 @@ for npt in 1 0; do
 		machine "$nodes nodes, npt=$npt" --nodes=$nodes --cpus=$nodes --npt=$npt
 	done
 done
-# The second node holds less than what belongs there.
-echo "share|full-migrate|2|-m 128M --numa=migrate,$fast,reserve=0|pattern=hotcold pages=8192 touch=one seconds=20 periods=3 hold=500" >"$tmp/cases"
-machine "a small node" --memory=640M,48M --cpus=2
+# The second node has no room for what belongs there.
+echo "full|full-migrate|2|-m 32M --numa=migrate,$fast,hot=1|pattern=private touch=one pages=1024 seconds=12 periods=3 hold=500" >"$tmp/cases"
+machine "a full node" --memory=640M,64M --cpus=2
 echo "offline|offline-migrate|2|-m 32M --numa=migrate,$fast|pattern=hotcold pages=256 seconds=15 periods=5 hold=500" >"$tmp/cases"
 machine "a node goes" --memory=640M,128M --cpus=2 --removable
 finish
