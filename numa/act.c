@@ -153,7 +153,7 @@ static void act_batch(struct numa_manager *m, struct numa_move *moves, unsigned 
 	uint64_t then = budget_clock(m), gfns[NUMA_MAX_BATCH];
 	struct numa_decision d = *why;
 
-	d.time_ns = m->machine.ops->now_ns(m->machine.arg) - m->start_ns;
+	d.time_ns = m->machine.ops->now_ns(m->machine.arg);
 	d.act = act_of(moves->kind);
 	d.to = moves->kind == NUMA_MIGRATE ? moves->node : NUMA_NOWHERE;
 	d.mask = moves->kind == NUMA_REPLICATE ? moves->mask : 0;
@@ -200,7 +200,7 @@ int act_move_vcpu(struct numa_manager *m, unsigned vcpu, unsigned node, const st
 	uint64_t then = m->machine.ops->now_ns(m->machine.arg);
 	struct numa_decision d = *why;
 
-	d.time_ns = then - m->start_ns;
+	d.time_ns = then;
 	d.act = NUMA_DID_MOVE_VCPU;
 	d.first = d.last = vcpu;
 	d.frames = 1;

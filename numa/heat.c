@@ -10,7 +10,8 @@
 
 #include "numa/internal.h"
 
-#define NATURAL_NS	100000000u
+#define NATURAL_US	100000u
+#define SHORTEST_US	20u	/* less than a kick takes */
 #define SETTLED_ROUNDS	8u
 #define SETTLED_MAX	5u	/* doublings */
 
@@ -90,18 +91,20 @@ static void bump(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
+/* In us, never 0; comes round in 71 minutes, which makes a sample of one that waited so long wrong. */
 static uint32_t now(const struct numa_manager *m)
 {
-	return (m->machine.ops->now_ns(m->machine.arg) - m->start_ns) / HEAT_NS + 1;
+	uint32_t us = (m->machine.ops->now_ns(m->machine.arg) - m->start_ns) / 1000;
+
+	return us ? us : 1;
 }
 
 /* Since it was watched. An access that came by itself, at a frame never watched, may have waited for as long as a round. */
-static uint16_t delay_of(const struct numa_manager *m, const struct heat *h, uint64_t gfn)
+static uint32_t delay_of(const struct numa_manager *m, const struct heat *h, uint64_t gfn)
 {
 	uint32_t asked = atomic_load_explicit(&h->asked[gfn], memory_order_relaxed);
-	uint32_t d = asked ? now(m) - asked : NATURAL_NS / HEAT_NS;
 
-	return d < UINT16_MAX ? d : UINT16_MAX;
+	return asked ? now(m) - asked : NATURAL_US;
 }
 
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched)
@@ -155,10 +158,7 @@ void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask)
 
 static void add_time(struct hits *h, uint32_t delay)
 {
-	if (delay > UINT16_MAX)
-		delay = UINT16_MAX;
-	if (h->time < UINT32_MAX / 2)
-		h->time += (delay + 1) * NUMA_SAMPLE;
+	h->time += ((float)delay + SHORTEST_US) * NUMA_SAMPLE;
 }
 
 void heat_disturb(struct numa_manager *m, uint64_t gfn)
@@ -195,7 +195,7 @@ struct hits *heat_hits(struct numa_manager *m, uint64_t gfn)
 	f->stamp += halvings * m->value[NUMA_HALF];
 	for (unsigned i = 0; i < m->machine.nr_places; i++) {
 		hits[i].n = halvings < 32 ? hits[i].n >> halvings : 0;
-		hits[i].time = halvings < 32 ? hits[i].time >> halvings : 0;
+		hits[i].time = halvings < 32 ? hits[i].time / (1u << halvings) : 0;
 	}
 	f->writers_before = halvings == 1 ? f->writers : 0;
 	f->writers = 0;

@@ -18,16 +18,14 @@
 #define JUDGED		64u
 #define JUDGE_WATCHES	8u	/* frames of one decision that are watched to judge it */
 
-#define HEAT_NS		100000u		/* unit of delays */
-
 /*
  * What vCPU threads tell, wait-free. That a watched page is used says little, for most pages are in a tenth of a second; how
  * soon says how often. So a sample is the delay from the watch to the first access from a node, and a node gives one per watch.
  */
 struct heat {
-	_Atomic uint32_t *asked;	/* [gfn] when it was watched or moved; 0: never */
+	_Atomic uint32_t *asked;	/* [gfn] when it was watched or moved, us; 0: never */
 	_Atomic uint8_t *answered;	/* [gfn] mask of nodes that used it since */
-	_Atomic uint16_t *delay;	/* [gfn * nr_places + node] of that */
+	_Atomic uint32_t *delay;	/* [gfn * nr_places + node] of that, us */
 	_Atomic uint8_t *used;		/* [gfn] mask of nodes with a sample to be collected ... */
 	_Atomic uint8_t *wrote;		/* ... and of those that wrote */
 	_Atomic uint8_t *disturbed;	/* [gfn] faults still to come because it was watched or moved, at most */
@@ -55,13 +53,15 @@ struct frame {
 	bool away, focus;		/* not at home; in the list of those to be watched next */
 };
 
-/* Samples of one node at one frame, NUMA_SAMPLE each, and the time that it was watched for them, in HEAT_NS / NUMA_SAMPLE. */
+/* Samples of one node at one frame, NUMA_SAMPLE each, and the time that it was watched for them: us, times NUMA_SAMPLE. */
 struct hits {
-	uint32_t n, time;
+	uint32_t n;
+	float time;
 };
 
 struct region {
 	uint8_t wait, skip;		/* visits of the survey left out; and to be left out next time */
+	uint8_t barren;			/* visits in a row with remote accesses, but nothing to move */
 	uint8_t grow;			/* looks at SURVEY_MIN << grow of its frames */
 	bool seen, remote, wanted;	/* since the last visit: used; from elsewhere; to be moved */
 	uint16_t next;
@@ -167,7 +167,7 @@ struct hits *heat_hits(struct numa_manager *m, uint64_t gfn);
 /* Uses per second. */
 static inline double heat_rate(const struct hits *h)
 {
-	return h->time ? h->n * (1e9 / HEAT_NS) / h->time : 0;
+	return h->time > 0 ? h->n * 1e6 / h->time : 0;
 }
 /* Forgets its samples: it stands elsewhere now. */
 void heat_clear(struct numa_manager *m, uint64_t gfn);

@@ -100,13 +100,13 @@ static int64_t gained_ns(struct numa_manager *m, const struct judgement *j, cons
 
 	for (unsigned i = 0; i < j->n; i++) {
 		const struct hits *hits = heat_hits(m, j->gfns[i]);
-		unsigned n = 0;
+		float time = 0;
 
 		for (unsigned k = 0; k < m->machine.nr_places; k++) {
 			rate += heat_rate(&hits[k]);
-			n += hits[k].time;
+			time += hits[k].time;
 		}
-		seen += n > 0;
+		seen += time > 0;
 	}
 	return nearer / 10 * rate / (seen ? seen : 1) * j->n * seconds * m->value[NUMA_WEIGHT] * m->value[NUMA_LOCAL_NS];
 }
@@ -123,7 +123,7 @@ static void weigh(struct numa_manager *m, int64_t ns)
 		m->rests = 0;
 		return;
 	}
-	d.time_ns = m->machine.ops->now_ns(m->machine.arg) - m->start_ns;
+	d.time_ns = m->machine.ops->now_ns(m->machine.arg);
 	d.gain_ns = m->worth_ns;
 	log_add(m, &d);
 	manager_count(&m->stats.rests, 1);

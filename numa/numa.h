@@ -265,7 +265,7 @@ enum numa_outcome {
 
 struct numa_decision {
 	uint64_t id;		/* 1, 2, ... */
-	uint64_t time_ns;	/* since the manager was made */
+	uint64_t time_ns;	/* of the machine's clock */
 	enum numa_act act;
 	enum numa_reason reason;
 	uint64_t first, last;	/* among these frames ... */

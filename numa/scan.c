@@ -8,6 +8,7 @@
 
 #define SKIP_MAX	64u
 #define FOCUS_MIN	16u
+#define BARREN_MAX	8u
 
 void scan_focus(struct numa_manager *m, uint64_t gfn, bool must)
 {
@@ -52,7 +53,8 @@ static void settle(struct region *r)
 {
 	unsigned max = r->remote ? SKIP_MAX / 8 : r->seen ? SKIP_MAX / 2 : SKIP_MAX;
 
-	if (r->wanted) {
+	r->barren = r->wanted || !r->remote ? 0 : r->barren + (r->barren < BARREN_MAX);
+	if (r->wanted || (r->remote && r->barren < BARREN_MAX)) {
 		r->skip = 0;
 		r->grow += r->grow < SURVEY_GROW;
 	} else {

@@ -76,8 +76,8 @@ static void hot_pages_follow_the_node_that_uses_them(void **state)
 		assert_in_range(local_after(300), 92, 100);
 		assert_in_range(stats().migrated, 930, 1100);
 		assert_int_equal(stats().replicated, 0);
-		assert_in_range(most_moves(), 1, 2);
-		assert_true(stats().paid > 10 && !stats().unpaid);
+		assert_in_range(most_moves(), 1, 3);
+		assert_true(stats().paid > 10 && stats().paid > 20 * stats().unpaid);
 		world_end(&w);
 	}
 }
