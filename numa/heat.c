@@ -46,7 +46,8 @@ int heat_create(struct numa_manager *m)
 	m->nr_regions = (n + REGION_FRAMES - 1) / REGION_FRAMES;
 	m->regions = calloc(m->nr_regions, sizeof *m->regions);
 	atomic_store_explicit(&m->heat, h, memory_order_release);
-	if (h->asked && h->answered && h->delay && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary && h->collapsed && m->frames && m->hits && m->regions)
+	if (h->asked && h->answered && h->delay && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary &&
+	    h->collapsed && m->frames && m->hits && m->regions)
 		return 0;
 	heat_destroy(m);
 	return -ENOMEM;
@@ -215,7 +216,8 @@ static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const s
 	struct frame *f = &m->frames[gfn];
 	struct numa_page p = {
 		.gfn = gfn, .nr_places = m->machine.nr_places, .distance = m->machine.distance, .at = at, .copies = f->copies,
-		.writers = f->writers | f->writers_before, .backoff = f->backoff, .quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
+		.writers = f->writers | f->writers_before, .backoff = f->backoff,
+		.quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
 	};
 	struct wish wish = { .gfn = gfn, .at = at, .writers = p.writers };
 	bool wants = false;
@@ -326,7 +328,8 @@ void heat_collect(struct numa_manager *m)
 		if (marked)
 			marked = atomic_exchange_explicit(&h->summary[s], 0, memory_order_relaxed);
 		for (; marked; marked &= marked - 1) {
-			uint64_t w = s * 64 + __builtin_ctzll(marked), bits = atomic_exchange_explicit(&h->touched[w], 0, memory_order_relaxed);
+			uint64_t w = s * 64 + __builtin_ctzll(marked);
+			uint64_t bits = atomic_exchange_explicit(&h->touched[w], 0, memory_order_relaxed);
 			unsigned n = 0;
 
 			for (; bits; bits &= bits - 1)

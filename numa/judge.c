@@ -12,7 +12,8 @@
 #define REST_ROUNDS	32u
 #define RESTS_MAX	6u	/* doublings */
 
-void judge_later(struct numa_manager *m, const struct numa_decision *decision, enum numa_move_kind kind, const uint64_t *gfns, unsigned n)
+void judge_later(struct numa_manager *m, const struct numa_decision *decision, enum numa_move_kind kind, const uint64_t *gfns,
+		 unsigned n)
 {
 	struct numa_decision d = *decision;
 	struct judgement *j = NULL;
@@ -28,7 +29,8 @@ void judge_later(struct numa_manager *m, const struct numa_decision *decision, e
 	if (!j)
 		return;
 	*j = (struct judgement){ .decision = d.id, .kind = kind, .from = d.from, .start = m->round, .n = n,
-				 .before = { d.before[0], d.before[1] }, .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns };
+				 .before = { d.before[0], d.before[1] },
+				 .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns };
 	memcpy(j->gfns, gfns, n * sizeof *gfns);
 	for (unsigned i = 0; i < n; i++)
 		m->frames[gfns[i]].judgement = j - m->judged + 1;

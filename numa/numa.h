@@ -199,7 +199,8 @@ void numa_manager_forget(struct numa_manager *m);
 
 /*
  * A vCPU on `node` had a fault that was not the guest's, or a sample of hardware, at a frame. `watched`: it would not have come
- * without ops->watch; that others would not either is found out. Wait-free; a few ns. `vcpu` notes on one thread at a time; a frame or node out of range is ignored.
+ * without ops->watch; that others would not either is found out. Wait-free; a look at the clock and a few ns. `vcpu` notes on one thread
+ * at a time; a frame or node out of range is ignored.
  */
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched);
 /* A write made one frame of the copies again. Wait-free. */
@@ -253,7 +254,9 @@ void numa_manager_vcpu(struct numa_manager *m, unsigned vcpu, uint64_t *local, u
 
 /* ---- what it did, and why ------------------------------------------------------------------------------------------ */
 
-enum numa_act { NUMA_DID_MIGRATE, NUMA_DID_REPLICATE, NUMA_DID_COLLAPSE, NUMA_DID_HOME, NUMA_DID_MOVE_VCPU, NUMA_DID_REST, NUMA_NR_ACTS };
+enum numa_act {
+	NUMA_DID_MIGRATE, NUMA_DID_REPLICATE, NUMA_DID_COLLAPSE, NUMA_DID_HOME, NUMA_DID_MOVE_VCPU, NUMA_DID_REST, NUMA_NR_ACTS
+};
 enum numa_reason {
 	NUMA_WHY_USER, NUMA_WHY_HOT, NUMA_WHY_READ_SHARED, NUMA_WHY_WRITTEN, NUMA_WHY_OFF, NUMA_WHY_UNDO, NUMA_WHY_RANDOM,
 	NUMA_WHY_CPU_LOAD, NUMA_WHY_MEMORY, NUMA_WHY_HARM, NUMA_NR_REASONS
@@ -279,7 +282,8 @@ struct numa_decision {
 	unsigned done;		/* frames for which it worked */
 	int error;		/* of the last for which it did not */
 	enum numa_outcome outcome;
-	uint32_t before[2], after[2];	/* samples and the sum of their distances, nodes counting by their rates: until then and after it */
+	/* Samples and the sum of their distances, nodes counting by their rates: until then, and after it. */
+	uint32_t before[2], after[2];
 };
 
 extern const char *const numa_act_names[NUMA_NR_ACTS], *const numa_reason_names[NUMA_NR_REASONS],

@@ -19,7 +19,8 @@ static uint64_t next(struct numa_manager *m)
 static struct wish any_move(struct numa_manager *m)
 {
 	uint64_t r = next(m), gfn = next(m) % m->machine.nr_gfns;
-	struct wish wish = { .gfn = gfn, .at = NUMA_NOWHERE, .w = { .reason = NUMA_WHY_RANDOM, .node = (r >> 8) % m->machine.nr_places } };
+	struct wish wish = { .gfn = gfn, .at = NUMA_NOWHERE,
+			     .w = { .reason = NUMA_WHY_RANDOM, .node = (r >> 8) % m->machine.nr_places } };
 
 	switch (r & 7) {
 	default:

@@ -428,6 +428,36 @@ static void random_does_everything_and_the_same_again(void **state)
 	assert_memory_equal(counts[0], counts[1], sizeof counts[0]);
 }
 
+/* The table of docs/numa.md; what auto costs where there is nothing to gain, and at most where it follows what flees. */
+static void the_table_of_the_documents(void **state)
+{
+	static const struct {
+		const char *name;
+		world_pattern *pattern;
+		unsigned least;			/* percent of the work done without */
+	} rows[] = {
+		{ "hot/cold", world_hot_cold, 140 }, { "read-shared", world_read_shared, 115 },
+		{ "... written now and then", world_written_sometimes, 97 }, { "phases", world_phases, 85 },
+		{ "write-shared", world_write_shared, 99 }, { "private", world_private, 99 }, { "uniform", world_uniform, 96 },
+		{ "ping-pong", world_ping_pong, 94 },
+	};
+
+	print_message("table: %-26s %-9s %6s %6s %8s %7s %7s\n", "", "fault", "before", "after", "work", "cost", "moves");
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		for (unsigned slow = 0; slow < 2; slow++) {
+			uint64_t base = work_done(2, "off", rows[i].pattern, 400, slow), steps;
+			double before = world_local(&w);
+
+			steps = work_done(2, "auto", rows[i].pattern, 400, slow);
+			print_message("table: %-26s %6u us %5.0f %% %5.0f %% %+6.1f %% %5.2f %% %7u\n", rows[i].name, slow ? 100 : 2, before,
+				      local_after(20), 100.0 * steps / base - 100, 100.0 * stats().cost_ns / stats().guest_ns,
+				      (unsigned)w.moved);
+			assert_true(steps * 100 >= base * rows[i].least);
+			world_end(&w);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +481,7 @@ int main(void)
 		cmocka_unit_test(a_vcpu_that_somebody_moved_is_followed),
 		cmocka_unit_test(cold_pages_leave_a_node_without_memory),
 		cmocka_unit_test(random_does_everything_and_the_same_again),
+		cmocka_unit_test(the_table_of_the_documents),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
