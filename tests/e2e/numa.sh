@@ -58,6 +58,13 @@ check "... a range to the other" "$(line pmap-range)" test "$(line pmap-range)" 
 check "... map says so" "$(line pmap-map)" test "$(line pmap-map)" = "0-1023 on 0, 1024-4095 on 1, 4096-16383 on 0, "
 check "... and the log" "$(line pmap-log)" test "$(line pmap-log)" -ge 1
 
+# ---- shadow tables per node ---------------------------------------------------------------------------------------------
+check "shadow tables begin on one node" "$(line tables-at-first)" test "$(line tables-at-first)" = "prefer:0 on N0, "
+check "... and are on both when the vCPU has moved" "$(line tables-move), $(line tables-moved)" \
+	test "$(line tables-moved)" = "prefer:0 on N0, prefer:1 on N1, "
+check "umbra stat shows each node's" "$(line tables-stat)" \
+	grep -q 'node 0: [0-9]* tables in .* 0 of them elsewhere, node 1: [1-9][0-9]* tables in .* 0 of them elsewhere' <<<"$(line tables-stat)"
+
 # ---- --vnuma ----------------------------------------------------------------------------------------------------------
 check "vnuma: what the guest is told" "$(grep '^vnuma: ' "$tmp/out")" grep -q '^vnuma: VERDICT pass' "$tmp/out"
 check "vnuma: half of memory on each node" "$(line vnuma-pages)" grep -q "^shown 8192 8192 " <<<"$(line vnuma-pages)"
