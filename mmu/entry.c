@@ -151,8 +151,9 @@ static uint64_t leaf_gfn(const struct mmu *mmu, uint64_t spte)
 /* Does the present leaf map what it should? A 2 MiB leaf's first frame stands for all of them. */
 static bool maps_wanted(const struct mmu *mmu, const struct want *want, const struct shadow_key *key, uint64_t spte)
 {
+	/* No leaf is left from before its frame was replicated: where the pmap says is right without a look at the flags. */
 	return want->kind == (key->level == 1 ? WANT_LEAF : WANT_BIG) &&
-	       pte_frame(spte) == pmap_on(mmu, want->gfn, key->node);
+	       (pte_frame(spte) == pmap_get(mmu, want->gfn) || pte_frame(spte) == pmap_on(mmu, want->gfn, key->node));
 }
 
 /* Nothing to do, seen without the bucket lock: what the frame's state forbids was taken away under it. */
@@ -175,11 +176,10 @@ bool entry_in_line(const struct mmu *mmu, const struct shadow_key *key, uint32_t
 }
 
 /* 1: still present; 0: absent now; *changed. */
-static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct want *want, unsigned flags,
-			    bool *changed)
+static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const struct shadow_key *key,
+			    const struct want *want, unsigned flags, bool *changed)
 {
 	struct mmu *mmu = cpu->mmu;
-	struct shadow_key key = page_key(&mmu->pages[page]);
 	uint32_t id = spte_id(page, index);
 	uint64_t spte = spte_load(mmu, id), gfn;
 	struct spin *bucket;
@@ -187,7 +187,7 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 
 	if (!(spte & MMU_PTE_P))
 		return 0;
-	if (!flags && leaf_is_right(mmu, want, &key, spte))
+	if (!flags && leaf_is_right(mmu, want, key, spte))
 		return 1;
 	gfn = leaf_gfn(mmu, spte);
 	bucket = bucket_of(mmu, gfn);
@@ -195,12 +195,12 @@ static int fix_present_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, 
 	/* It may have been removed while we had no lock; only this page's lock, which we hold, lets another in. */
 	spte = spte_load(mmu, id);
 	if (spte & MMU_PTE_P) {
-		if (maps_wanted(mmu, want, &key, spte)) {
-			note_write(mmu, want, key.level > 1, flags);
-			*changed |= adjust_leaf(cpu, id, spte, want, key.level > 1, flags);
+		if (maps_wanted(mmu, want, key, spte)) {
+			note_write(mmu, want, key->level > 1, flags);
+			*changed |= adjust_leaf(cpu, id, spte, want, key->level > 1, flags);
 			present = 1;
 		} else {
-			leaf_remove(cpu, id, gfn, key.level > 1);
+			leaf_remove(cpu, id, gfn, key->level > 1);
 			*changed = true;
 		}
 	}
@@ -222,18 +222,18 @@ int entry_apply_leaf(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 		     unsigned flags)
 {
 	struct mmu *mmu = cpu->mmu;
-	unsigned level = page_key(&mmu->pages[page]).level;
+	struct shadow_key key = page_key(&mmu->pages[page]);
 	uint64_t spte = spte_load(mmu, spte_id(page, index));
-	bool changed = false, large = level > 1;
+	bool changed = false, large = key.level > 1;
 	struct spin *bucket;
 	int r;
 
 	/* A link gives way to a large leaf, if that can be: a look without the lock saves links that would be made anew. */
-	if ((spte & MMU_PTE_P) && !spte_is_leaf(level, spte)) {
+	if ((spte & MMU_PTE_P) && !spte_is_leaf(key.level, spte)) {
 		if (want->kind == WANT_BIG && !region_may_be_large(mmu, want->gfn))
 			return -EAGAIN;
 		entry_remove(cpu, page, index);
-	} else if (fix_present_leaf(cpu, page, index, want, flags, &changed)) {
+	} else if (fix_present_leaf(cpu, page, index, &key, want, flags, &changed)) {
 		return 1;
 	}
 	if (!(flags & APPLY_INSTALL) || want->kind != (large ? WANT_BIG : WANT_LEAF))
@@ -336,11 +336,11 @@ int entry_apply_link(struct mmu_cpu *cpu, uint32_t page, unsigned index, const s
 void entry_remove(struct mmu_cpu *cpu, uint32_t page, unsigned index)
 {
 	static const struct want nothing = { .kind = WANT_NONE };
-	unsigned level = page_key(&cpu->mmu->pages[page]).level;
+	struct shadow_key key = page_key(&cpu->mmu->pages[page]);
 	bool changed = false;
 
-	if (spte_is_leaf(level, spte_load(cpu->mmu, spte_id(page, index))))
-		fix_present_leaf(cpu, page, index, &nothing, 0, &changed);
+	if (spte_is_leaf(key.level, spte_load(cpu->mmu, spte_id(page, index))))
+		fix_present_leaf(cpu, page, index, &key, &nothing, 0, &changed);
 	else
 		fix_present_link(cpu, spte_id(page, index), &nothing);
 }
@@ -357,7 +357,7 @@ bool entry_sync(struct mmu_cpu *cpu, uint32_t page, unsigned index)
 		return false;
 	entry_want(mmu, &key, index, entry_gpte(mmu, &key, index), &want);
 	if (spte_is_leaf(key.level, spte))
-		fix_present_leaf(cpu, page, index, &want, 0, &changed);
+		fix_present_leaf(cpu, page, index, &key, &want, 0, &changed);
 	else
 		changed = fix_present_link(cpu, spte_id(page, index), &want);
 	if (mmu->cfg.audit && changed)

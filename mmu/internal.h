@@ -235,7 +235,7 @@ static inline uint64_t copy_get(const struct mmu *mmu, uint64_t gfn, unsigned no
 /* What the leaves of a node's tables map. Bucket lock, to be certain. */
 static inline uint64_t pmap_on(const struct mmu *mmu, uint64_t gfn, unsigned node)
 {
-	return frame_flags(mmu, gfn) & FRAME_REPLICA ? copy_get(mmu, gfn, node) : pmap_get(mmu, gfn);
+	return mmu->copies && (frame_flags(mmu, gfn) & FRAME_REPLICA) ? copy_get(mmu, gfn, node) : pmap_get(mmu, gfn);
 }
 
 static inline uint32_t spte_id(uint32_t page, unsigned index)
