@@ -91,12 +91,11 @@ static json_t *nodes_json(const struct vm *vm, uint8_t mask)
 	return list;
 }
 
-static json_t *decision_json(const struct vm *vm, struct numa_decision *d)
+static json_t *decision_json(const struct vm *vm, const struct numa_decision *d)
 {
 	char text[TEXT];
 	json_t *o;
 
-	d->time_ns -= d->time_ns < vm->start_ns ? d->time_ns : vm->start_ns;	/* since the guest started */
 	numa_decision_text(d, vm->place, text, sizeof text);
 	o = json_pack("{sI sI ss ss sI sI sI so so so so so}", "id", (json_int_t)d->id, "at_ns", (json_int_t)d->time_ns, "act",
 		      numa_act_names[d->act], "reason", numa_reason_names[d->reason], "first", (json_int_t)d->first, "last",

@@ -25,7 +25,7 @@ refuses() {	# $1: exit status, $2: words, rest: arguments
 guest() {	# $1: kernel, $2: command line, rest: options
 	local kernel=$1 cmdline=$2
 	shift 2
-	"$UMBRA" run -q -k "$UMBRA_BUILD/guests/$kernel.elf" -m 64M --timeout 120s -p "$cmdline" "$@" >"$tmp/guest" 2>&1 </dev/null &
+	"$UMBRA" run -q -k "$UMBRA_BUILD/guests/$kernel.elf" -m 64M --timeout 600s -p "$cmdline" "$@" >"$tmp/guest" 2>&1 </dev/null &
 	guest=$!
 	wait_until 30 grep -qsE '^(numa-arena|waiting)' "$tmp/guest" || not_ok "$kernel $*" "the guest does not start" "$tmp/guest"
 }
@@ -36,7 +36,7 @@ end() {
 }
 
 # ---- pages move -------------------------------------------------------------------------------------------------------
-guest numa "cpus=2 pattern=hotcold seconds=100" -c 2 --numa-fake=2 --numa=migrate,interval=50
+guest numa "cpus=2 pattern=hotcold seconds=1000" -c 2 --numa-fake=2 --numa=migrate,interval=50
 does '^policy migrate, 2 made-up nodes$'
 check "... with its parameters" "none" prints '^  interval=50 scan='
 check "... memory by node" "none" prints '^  guest +[0-9.]+ +[0-9.]+ +64\.00 +0\.00$'
@@ -46,14 +46,14 @@ does '"schema": 1' show --json
 does '^512 frames moved to node 1, 0 were there, 0 are not allocated$' move --range 8192+512 --node 1
 does '^ +8192 +8703 +2M +1$' map --range 8192-8703
 does '^0 frames moved to node 1, 512 were there' move --range 0x2000+0x200 --node 1
-does ': migrate .* frames of 0x2000\.\.0x2[0-9a-f]+ .*to node 1: asked for' explain --last 512
+does ': migrate .* frames of 0x2000\.\.0x2[0-9a-f]+ .*to node 1: asked for; cost' explain --last 512
 does '^vCPU 0 runs on node 1$' move --vcpu 0 --node 1
 does '^ +0 +[0-9]+ +1 ' show
 does '^policy auto,interval=100,' policy auto
 does '^policy random,' move --policy random,rate=100
 does '^policy off$' --policy=off
 home() { numa map; prints '^ +0 +16383 +64M +0$'; }
-check "policy off: all frames come home" "$(head -n 5 "$tmp/out")" wait_until 20 home
+check "policy off: all frames come home" "$(head -n 5 "$tmp/out")" wait_until 60 home
 does '^moved: 0 frames away from home' show
 refuses 1 "no policy is called 'nonsense'" policy nonsense
 refuses 1 "hot=0" policy migrate,hot=0
