@@ -25,6 +25,7 @@ refuses() {	# $1: exit status, $2: words, rest: arguments
 guest() {	# $1: kernel, $2: command line, rest: options
 	local kernel=$1 cmdline=$2
 	shift 2
+	rm -f "$tmp/guest"		# what the one before has said
 	"$UMBRA" run -q -k "$UMBRA_BUILD/guests/$kernel.elf" -m 64M --timeout 600s -p "$cmdline" "$@" >"$tmp/guest" 2>&1 </dev/null &
 	guest=$!
 	wait_until 30 grep -qsE '^(numa-arena|waiting)' "$tmp/guest" || not_ok "$kernel $*" "the guest does not start" "$tmp/guest"
