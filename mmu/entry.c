@@ -72,11 +72,13 @@ void entry_want(const struct mmu *mmu, const struct shadow_key *key, unsigned in
 
 /* ---- leaves ---------------------------------------------------------------------------------------------------- */
 
+/* Bucket lock, to be certain. */
 static bool region_may_be_large(const struct mmu *mmu, uint64_t gfn)
 {
 	const struct region2m *r = &mmu->regions2m[gfn >> 9];
 
-	return mmu->cfg.large && r->whole && !r->special && !is_logging(mmu);
+	return mmu->cfg.large && __atomic_load_n(&r->whole, __ATOMIC_RELAXED) &&
+	       !__atomic_load_n(&r->special, __ATOMIC_RELAXED) && !is_logging(mmu);
 }
 
 /* W of a leaf that maps `gfn`, and SPTE_OVERRIDE. Bucket lock. */

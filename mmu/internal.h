@@ -103,7 +103,7 @@ struct gframe {
 	uint16_t fixed;		/* mmu_fix() calls; frame lock */
 };
 
-struct region2m {		/* 512 guest frames; bucket lock */
+struct region2m {		/* 512 guest frames; bucket lock. `special` and `whole` are looked at without it, for a guess */
 	uint32_t rmap;		/* id + 1 of the first 2 MiB leaf */
 	uint32_t special;
 	uint64_t w_clock;
@@ -220,6 +220,12 @@ static inline void frame_clear(struct mmu *mmu, uint64_t gfn, uint32_t flags)
 {
 	__atomic_fetch_and(&mmu->frames[gfn].flags, ~flags, __ATOMIC_SEQ_CST);
 	chaos();
+}
+
+/* Bucket lock. */
+static inline void region_count_special(struct region2m *r, int n)
+{
+	__atomic_store_n(&r->special, r->special + n, __ATOMIC_RELAXED);
 }
 
 static inline uint64_t pmap_get(const struct mmu *mmu, uint64_t gfn)

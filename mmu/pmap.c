@@ -136,7 +136,7 @@ static bool end_move(struct mmu_cpu *cpu, uint64_t gfn, uint64_t to, bool commit
 	if (commit) {
 		__atomic_store_n(&mmu->m2g[to], gfn, __ATOMIC_RELEASE);
 		__atomic_store_n(&mmu->pmap[gfn], to, __ATOMIC_SEQ_CST);
-		mmu->regions2m[gfn >> 9].whole = region_whole(mmu, gfn);
+		__atomic_store_n(&mmu->regions2m[gfn >> 9].whole, region_whole(mmu, gfn), __ATOMIC_RELAXED);
 		frame_clear(mmu, gfn, FRAME_SETTLING);	/* what the caller kicked since the beginning includes it */
 	}
 	frame_clear(mmu, gfn, FRAME_MOVING);

@@ -69,7 +69,7 @@ void replica_collapse(struct mmu_cpu *cpu, uint64_t gfn, unsigned node)
 	__atomic_store_n(&mmu->pmap[gfn], kept, __ATOMIC_SEQ_CST);
 	frame_set(mmu, gfn, FRAME_SETTLING);
 	frame_clear(mmu, gfn, FRAME_REPLICA);
-	mmu->regions2m[gfn >> 9].whole = region_whole(mmu, gfn);
+	__atomic_store_n(&mmu->regions2m[gfn >> 9].whole, region_whole(mmu, gfn), __ATOMIC_RELAXED);
 	spin_unlock(bucket);
 	STAT(cpu, collapses);
 	PROBE(collapse, gfn, kept);

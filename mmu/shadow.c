@@ -104,7 +104,7 @@ static bool protect_quietly(struct mmu_cpu *cpu, uint64_t gfn, unsigned level)
 		ok = !(spte_load(mmu, id - 1) & MMU_PTE_W) && ++seen < QUIET_RMAP;
 	if (ok && !(flags & FRAME_SPECIAL)) {
 		frame_set(mmu, gfn, FRAME_SPECIAL);
-		r->special++;
+		region_count_special(r, 1);
 	}
 	if (ok && !unsync && !(flags & FRAME_WPROT)) {
 		frame_set(mmu, gfn, FRAME_WPROT);
@@ -368,11 +368,11 @@ void frame_refresh(struct mmu_cpu *cpu, uint64_t gfn)
 	special = table || (flags & FRAME_APART);
 	if (special && !(flags & FRAME_SPECIAL)) {
 		frame_set(mmu, gfn, FRAME_SPECIAL);
-		r->special++;
+		region_count_special(r, 1);
 		rmap_drop_large(cpu, gfn);
 	} else if (!special && (flags & FRAME_SPECIAL)) {
 		frame_clear(mmu, gfn, FRAME_SPECIAL);
-		r->special--;
+		region_count_special(r, -1);
 	}
 	if (!table || (flags & FRAME_UNSYNC)) {
 		frame_clear(mmu, gfn, FRAME_WPROT);
