@@ -163,6 +163,8 @@ static void act_batch(struct numa_manager *m, struct numa_move *moves, unsigned 
 		if (moves[i].gfn < m->machine.nr_gfns)
 			heat_disturb(m, moves[i].gfn);
 	m->machine.ops->move(m->machine.arg, moves, n);
+	if (m->frames)
+		heat_asked(m);
 	d.cost_ns = budget_clock(m) - then;
 	budget_spent_moving(m, n, d.cost_ns);
 	for (unsigned i = 0; i < n; i++) {

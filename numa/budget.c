@@ -3,6 +3,8 @@
  * as they run, and spent by what is measured (what vCPUs do to watch and to move) and what follows from it (a hidden fault for
  * each access that showed, and for each frame that has to be mapped again). An idle guest earns nothing and is left alone.
  */
+#include <string.h>
+
 #include "numa/internal.h"
 
 #define SAVED_NS	250000000ll	/* of cost: what may be saved up for later */
@@ -59,6 +61,13 @@ void budget_round(struct numa_manager *m)
 		caused += atomic_load_explicit(&m->vcpus[i].caused, memory_order_relaxed);
 	}
 	manager_count(&m->stats.guest_ns, busy);
+	memset(m->node_load, 0, sizeof m->node_load);
+	for (unsigned i = 0; i < m->machine.nr_vcpus; i++) {
+		unsigned at = ops->vcpu_node(m->machine.arg, i);
+
+		if (at < m->machine.nr_places && m->node_load[at] < b->load[i] * 1e-3)
+			m->node_load[at] = b->load[i] * 1e-3;
+	}
 	b->fault_ns = ops->fault_ns ? ops->fault_ns(m->machine.arg) : FAULT_NS;
 	b->tokens_ns += busy * m->value[NUMA_HARM] / 100;
 	if (b->tokens_ns > SAVED_NS)

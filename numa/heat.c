@@ -10,7 +10,7 @@
 
 #include "numa/internal.h"
 
-#define NATURAL_US	100000u
+#define LONGEST_US	10000000u
 #define SHORTEST_US	20u	/* less than a kick takes */
 #define SETTLED_ROUNDS	8u
 #define SETTLED_MAX	5u	/* doublings */
@@ -31,9 +31,10 @@ int heat_create(struct numa_manager *m)
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return -ENOMEM;
-	h->asked = calloc(n, sizeof *h->asked);
 	h->answered = calloc(n, 1);
-	h->delay = calloc(n * places, sizeof *h->delay);
+	h->answer = calloc(n * places, sizeof *h->answer);
+	h->who = calloc(n * places, 1);
+	m->ran_us = calloc(CALLS, sizeof *m->ran_us);
 	h->used = calloc(n, 1);
 	h->wrote = calloc(n, 1);
 	h->disturbed = calloc(n, 1);
@@ -46,7 +47,7 @@ int heat_create(struct numa_manager *m)
 	m->nr_regions = (n + REGION_FRAMES - 1) / REGION_FRAMES;
 	m->regions = calloc(m->nr_regions, sizeof *m->regions);
 	atomic_store_explicit(&m->heat, h, memory_order_release);
-	if (h->asked && h->answered && h->delay && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary &&
+	if (h->answered && h->answer && h->who && m->ran_us && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary &&
 	    h->collapsed && m->frames && m->hits && m->regions)
 		return 0;
 	heat_destroy(m);
@@ -59,9 +60,10 @@ void heat_destroy(struct numa_manager *m)
 
 	if (!h)
 		return;
-	free(h->asked);
 	free(h->answered);
-	free(h->delay);
+	free(h->answer);
+	free(h->who);
+	free(m->ran_us);
 	free(h->used);
 	free(h->wrote);
 	free(h->disturbed);
@@ -92,20 +94,21 @@ static void bump(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-/* In us, never 0; comes round in 71 minutes, which makes a sample of one that waited so long wrong. */
-static uint32_t now(const struct numa_manager *m)
+/* Comes round in 71 minutes. */
+static uint32_t ran_us(const struct numa_manager *m, unsigned vcpu)
 {
-	uint32_t us = (m->machine.ops->now_ns(m->machine.arg) - m->start_ns) / 1000;
-
-	return us ? us : 1;
+	return m->machine.ops->vcpu_busy_ns(m->machine.arg, vcpu) / 1000;
 }
 
-/* Since it was watched. An access that came by itself, at a frame never watched, may have waited for as long as a round. */
-static uint32_t delay_of(const struct numa_manager *m, const struct heat *h, uint64_t gfn)
+/* What a vCPU ran from call `asked` on until it had run `us` in all. Answers may come before the call is over. */
+static uint32_t delay_of(const struct numa_manager *m, uint32_t asked, unsigned vcpu, uint32_t us)
 {
-	uint32_t asked = atomic_load_explicit(&h->asked[gfn], memory_order_relaxed);
+	int32_t d;
 
-	return asked ? now(m) - asked : NATURAL_US;
+	if (m->calls - asked >= CALLS)
+		return LONGEST_US;
+	d = us - m->ran_us[asked % CALLS][vcpu];
+	return d < 0 ? 0 : (uint32_t)d < LONGEST_US ? (uint32_t)d : LONGEST_US;
 }
 
 void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned node, bool write, bool watched)
@@ -118,9 +121,12 @@ void numa_note(struct numa_manager *m, unsigned vcpu, uint64_t gfn, unsigned nod
 		return;
 	news = !(atomic_load_explicit(&h->answered[gfn], memory_order_relaxed) & bit);
 	if (news) {
-		atomic_store_explicit(&h->delay[gfn * m->machine.nr_places + node], delay_of(m, h, gfn), memory_order_relaxed);
+		uint64_t at = gfn * m->machine.nr_places + node;
+
+		atomic_store_explicit(&h->answer[at], ran_us(m, vcpu), memory_order_relaxed);
+		atomic_store_explicit(&h->who[at], vcpu, memory_order_relaxed);
 		atomic_fetch_or_explicit(&h->answered[gfn], bit, memory_order_relaxed);
-		atomic_fetch_or_explicit(&h->used[gfn], bit, memory_order_release);	/* the delay first */
+		atomic_fetch_or_explicit(&h->used[gfn], bit, memory_order_release);	/* the answer first */
 	}
 	if (write && !(atomic_load_explicit(&h->wrote[gfn], memory_order_relaxed) & bit)) {
 		atomic_fetch_or_explicit(&h->wrote[gfn], bit, memory_order_relaxed);
@@ -165,19 +171,34 @@ static void add_time(struct hits *h, uint32_t delay)
 void heat_disturb(struct numa_manager *m, uint64_t gfn)
 {
 	struct heat *h = atomic_load_explicit(&m->heat, memory_order_relaxed);
-	uint32_t then = atomic_load_explicit(&h->asked[gfn], memory_order_relaxed), t = now(m);
 	uint8_t answered = atomic_load_explicit(&h->answered[gfn], memory_order_relaxed);
 	struct hits *hits = heat_hits(m, gfn);
+	struct frame *f = &m->frames[gfn];
+	uint32_t waited[NUMA_MAX_PLACES] = { 0 };
 
 	/* Nodes that did not answer did not use it for all that time: the rate of censored exponential delays is events by time. */
-	for (unsigned i = 0; then && i < m->machine.nr_places; i++)
-		if (!(answered >> i & 1))
-			add_time(&hits[i], t - then);
-	atomic_store_explicit(&h->asked[gfn], t, memory_order_relaxed);
+	for (unsigned v = 0; f->asked && v < m->machine.nr_vcpus; v++) {
+		unsigned at = m->machine.ops->vcpu_node(m->machine.arg, v);
+		uint32_t us = delay_of(m, f->asked, v, m->budget.busy_ns[v] / 1000);
+
+		if (at < m->machine.nr_places && us > waited[at])
+			waited[at] = us;
+	}
+	for (unsigned i = 0; i < m->machine.nr_places; i++)
+		if (waited[i] && !(answered >> i & 1))
+			add_time(&hits[i], waited[i]);
+	f->asked = m->calls + 1;
 	atomic_store_explicit(&h->answered[gfn], 0, memory_order_relaxed);
 	/* A read and a write from each node, through the guest kernel's address and a user's. */
 	atomic_store_explicit(&h->disturbed[gfn], 4 * m->machine.nr_places, memory_order_relaxed);
 	m->budget.disturbed++;
+}
+
+void heat_asked(struct numa_manager *m)
+{
+	m->calls++;
+	for (unsigned v = 0; v < m->machine.nr_vcpus; v++)
+		m->ran_us[m->calls % CALLS][v] = ran_us(m, v);
 }
 
 void heat_clear(struct numa_manager *m, uint64_t gfn)
@@ -224,7 +245,7 @@ static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const s
 
 	for (unsigned i = 0; i < p.nr_places; i++) {
 		p.hits[i] = hits[i].n;
-		p.rate[i] = heat_rate(&hits[i]);
+		p.rate[i] = heat_rate(&hits[i]) * m->node_load[i];
 	}
 	switch (m->config.policy->page(m->value, &p, &wish.w)) {
 	case NUMA_LEAVE_WRITE_SHARED:
@@ -259,6 +280,7 @@ static void take_in(struct numa_manager *m, struct heat *h, uint64_t gfn, uint8_
 	uint8_t used = atomic_exchange_explicit(&h->used[gfn], 0, memory_order_acquire);
 	uint8_t wrote = atomic_exchange_explicit(&h->wrote[gfn], 0, memory_order_relaxed);
 	uint8_t mask = f->copies ? f->copies : 1u << at;
+	uint64_t slot = gfn * m->machine.nr_places;
 	bool remote = false, wants = false;
 
 	heat_stands(m, gfn, mask);
@@ -268,8 +290,11 @@ static void take_in(struct numa_manager *m, struct heat *h, uint64_t gfn, uint8_
 
 		if (!(used >> i & 1))
 			continue;
-		hits[i].n += NUMA_SAMPLE;
-		add_time(&hits[i], atomic_load_explicit(&h->delay[gfn * m->machine.nr_places + i], memory_order_relaxed));
+		if (f->asked) {		/* else it says that, not how often */
+			hits[i].n += NUMA_SAMPLE;
+			add_time(&hits[i], delay_of(m, f->asked, atomic_load_explicit(&h->who[slot + i], memory_order_relaxed),
+					    atomic_load_explicit(&h->answer[slot + i], memory_order_relaxed)));
+		}
 		distance = manager_distance(m, i, mask);
 		manager_count(&m->stats.samples, 1);
 		manager_count(mask >> i & 1 ? &m->stats.samples_local : &m->stats.samples_remote, 1);
@@ -347,7 +372,6 @@ void heat_forget(struct numa_manager *m)
 	if (!h)
 		return;
 	for (uint64_t i = 0; i < m->machine.nr_gfns; i++) {
-		atomic_store_explicit(&h->asked[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->answered[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->used[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&h->wrote[i], 0, memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include "numa/policy.h"
 
 #define REGION_FRAMES	512u	/* a survey's unit: 2 MiB, as far as it goes */
+#define CALLS		1024u
 #define SURVEY_MIN	4u
 #define SURVEY_GROW	4u	/* SURVEY_MIN << this at most */
 #define FOCUS		4096u	/* a power of two */
@@ -21,11 +22,12 @@
 /*
  * What vCPU threads tell, wait-free. That a watched page is used says little, for most pages are in a tenth of a second; how
  * soon says how often. So a sample is the delay from the watch to the first access from a node, and a node gives one per watch.
+ * Delays are times that vCPUs ran: one that waits for a processor uses nothing.
  */
 struct heat {
-	_Atomic uint32_t *asked;	/* [gfn] when it was watched or moved, us; 0: never */
-	_Atomic uint8_t *answered;	/* [gfn] mask of nodes that used it since */
-	_Atomic uint32_t *delay;	/* [gfn * nr_places + node] of that, us */
+	_Atomic uint8_t *answered;	/* [gfn] mask of nodes that used it since it was watched or moved */
+	_Atomic uint32_t *answer;	/* [gfn * nr_places + node] when: us that the vCPU had run by then ... */
+	_Atomic uint8_t *who;		/* ... and which vCPU that was */
 	_Atomic uint8_t *used;		/* [gfn] mask of nodes with a sample to be collected ... */
 	_Atomic uint8_t *wrote;		/* ... and of those that wrote */
 	_Atomic uint8_t *disturbed;	/* [gfn] faults still to come because it was watched or moved, at most */
@@ -43,6 +45,7 @@ struct heat_vcpu {
 struct frame {
 	uint32_t stamp;			/* round of its last ageing */
 	uint32_t watched;		/* since this round, and nobody wrote; 0: not */
+	uint32_t asked;			/* the call that watched or moved it last, 1..; 0: none */
 	uint32_t looked, used;		/* rounds of the last watch and of the last use that showed */
 	uint32_t frozen;		/* left alone until this round */
 	uint32_t window;		/* round that `moves` counts from */
@@ -119,6 +122,9 @@ struct numa_manager {
 	struct frame *frames;
 	struct hits *hits;		/* [gfn * nr_places + node], aged to the frame's stamp */
 	uint64_t start_ns;
+	uint32_t calls;			/* of ops->watch and ops->move so far */
+	uint32_t (*ran_us)[NUMA_MAX_VCPUS];	/* [call % CALLS] that each vCPU had run when it was over */
+	double node_load[NUMA_MAX_PLACES];	/* of the busiest vCPU there, of late: 1 is a whole processor */
 	struct region *regions;
 	uint64_t nr_regions, region_at, room_at;	/* the survey, and the search for cold ones, go on here */
 	uint32_t round;			/* 1, 2, ... */
@@ -162,9 +168,11 @@ void heat_collect(struct numa_manager *m);
 void heat_stands(struct numa_manager *m, uint64_t gfn, uint8_t mask);
 /* Its translations are about to be dropped: the next faults there are the manager's doing, and samples. */
 void heat_disturb(struct numa_manager *m, uint64_t gfn);
+/* The call that dropped them is over. */
+void heat_asked(struct numa_manager *m);
 /* Its samples by node and writers, aged to now. */
 struct hits *heat_hits(struct numa_manager *m, uint64_t gfn);
-/* Uses per second. */
+/* Uses per second that the vCPU ran. */
 static inline double heat_rate(const struct hits *h)
 {
 	return h->time > 0 ? h->n * 1e6 / h->time : 0;

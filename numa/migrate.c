@@ -6,6 +6,7 @@
 
 enum numa_verdict policy_migrate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w)
 {
+	uint8_t users = policy_users(p);
 	unsigned best = 0;
 	double all = 0;
 
@@ -16,7 +17,8 @@ enum numa_verdict policy_migrate_page(const uint64_t *value, const struct numa_p
 	}
 	if (p->copies)
 		return NUMA_LEAVE;
-	if (p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE)
+	/* Written, and used by several: who else writes may only not have shown yet. */
+	if (p->hits[best] < value[NUMA_HOT] * NUMA_SAMPLE << (p->writers && users & (users - 1)))
 		return NUMA_UNSURE;
 	if (p->writers & (p->writers - 1))
 		return NUMA_LEAVE_WRITE_SHARED;

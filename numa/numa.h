@@ -139,8 +139,8 @@ struct numa_move {
 struct numa_manager;
 
 /*
- * What a manager needs of its machine. All mandatory unless said otherwise; all but frame_nodes, node_free and now_ns are called
- * by one thread at a time, never a vCPU's, with no lock of the MMU held, and may sleep.
+ * What a manager needs of its machine. All mandatory unless said otherwise; all but vcpu_busy_ns, frame_nodes, node_free and now_ns
+ * are called by one thread at a time, never a vCPU's, with no lock of the MMU held, and may sleep.
  */
 struct numa_machine_ops {
 	/* From now on the next access of each node to each of these frames is noted (numa_note()), and so is the first write, as

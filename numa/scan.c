@@ -34,10 +34,15 @@ void scan_saw(struct numa_manager *m, uint64_t gfn, bool remote, bool wanted)
 void scan_watch(struct numa_manager *m, const uint64_t *gfns, unsigned n)
 {
 	uint64_t then = budget_clock(m);
+	int r;
 
 	for (unsigned i = 0; i < n; i++)
 		heat_disturb(m, gfns[i]);
-	if (!n || m->machine.ops->watch(m->machine.arg, gfns, n))
+	if (!n)
+		return;
+	r = m->machine.ops->watch(m->machine.arg, gfns, n);
+	heat_asked(m);
+	if (r)
 		return;
 	for (unsigned i = 0; i < n; i++) {
 		m->frames[gfns[i]].looked = m->round;

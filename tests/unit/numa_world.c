@@ -106,7 +106,9 @@ static unsigned op_vcpu_node(void *arg, unsigned vcpu)
 
 static uint64_t op_vcpu_busy(void *arg, unsigned vcpu)
 {
-	return ((struct world *)arg)->busy_ns[vcpu];
+	const struct world *w = arg;
+
+	return w->busy_ns[vcpu] + w->ran_ns[vcpu];
 }
 
 static void op_frame_nodes(void *arg, const uint64_t *gfns, unsigned n, uint8_t *nodes)
@@ -203,9 +205,10 @@ void world_run(struct world *w, unsigned rounds)
 			uint64_t slice = w->vcpu_idle[v] ? 0 : slice_ns(w, v), ran = w->owed_ns[v];
 
 			while (ran < slice) {
-				w->now_ns = start + ran;
+				w->ran_ns[v] = ran;
 				ran += step(w, v);
 			}
+			w->ran_ns[v] = 0;
 			w->owed_ns[v] = ran - slice;
 			if (w->vcpu_idle[v])
 				w->owed_ns[v] = 0;

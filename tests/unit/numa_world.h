@@ -32,7 +32,7 @@ struct world {
 	struct world_frame frames[WORLD_FRAMES];
 	uint8_t vcpu_at[WORLD_VCPUS];
 	bool vcpu_idle[WORLD_VCPUS];
-	uint64_t busy_ns[WORLD_VCPUS], owed_ns[WORLD_VCPUS];
+	uint64_t busy_ns[WORLD_VCPUS], ran_ns[WORLD_VCPUS], owed_ns[WORLD_VCPUS];
 	uint64_t now_ns, fault_ns, move_ns, watch_ns;
 	uint64_t random;
 	unsigned round;

@@ -236,7 +236,7 @@ static void what_does_not_pay_is_undone_and_then_it_rests(void **state)
 	/* It gives up on the whole, too. */
 	moved = w.moved;
 	world_run(&w, 300);
-	assert_true(w.moved - moved < moved);
+	assert_true(w.moved - moved < moved * 5 / 4);
 	world_end(&w);
 
 	world_start(&w, 2, 4, "auto,undo=0", adversary);
