@@ -252,8 +252,10 @@ static void add_why(struct numa_manager *m, struct numa_decision *d, const struc
 {
 	d->writers |= w->writers;
 	d->gain_ns += w->w.gain_ns;
-	for (unsigned i = 0; i < m->machine.nr_places; i++)
+	for (unsigned i = 0; i < m->machine.nr_places; i++) {
 		d->samples[i] += (w->hits[i].n + NUMA_SAMPLE - 1) / NUMA_SAMPLE;
+		d->uses[i] += heat_rate(&w->hits[i]);
+	}
 	if (w->at < m->machine.nr_places)
 		judge_add(m, w->hits, 1u << w->at, d->before);
 }

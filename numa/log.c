@@ -132,6 +132,8 @@ static void say_samples(struct text *t, const struct numa_decision *d, const uin
 		if (!d->samples[i])
 			continue;
 		say(t, "%s%" PRIu32 " from node %u", comma, d->samples[i], place[i]);
+		if (d->uses[i] > 0)
+			say(t, " (%.0f uses/s)", d->uses[i]);
 		comma = ", ";
 	}
 	if (d->writers) {

@@ -276,7 +276,8 @@ struct numa_decision {
 	uint8_t from, to;	/* places; NUMA_NOWHERE: does not apply */
 	uint8_t mask;		/* of a replication */
 	uint8_t writers;	/* mask of nodes seen writing */
-	uint32_t samples[NUMA_MAX_PLACES];	/* that it was decided by */
+	uint32_t samples[NUMA_MAX_PLACES];	/* that it was decided by, ... */
+	double uses[NUMA_MAX_PLACES];	/* ... and the uses per second that follow from how soon they came; 0: not known */
 	int64_t gain_ns;	/* expected: remote accesses saved by the distance model, less the cost */
 	uint64_t cost_ns;	/* of making the moves; wall time */
 	unsigned done;		/* frames for which it worked */

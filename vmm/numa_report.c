@@ -68,15 +68,15 @@ void numa_manager_describe(json_t *to)
 #undef X
 }
 
-/* Samples by the host's node numbers. */
-static json_t *samples_json(const struct vm *vm, const struct numa_decision *d)
+/* Samples, or uses per second, by the host's node numbers. */
+static json_t *evidence_json(const struct vm *vm, const struct numa_decision *d, bool uses)
 {
 	json_t *o = json_object();
 	char name[16];
 
 	for (unsigned i = 0; i < vm->nr_places; i++) {
 		snprintf(name, sizeof name, "%d", node_of(vm, i));
-		json_object_set_new(o, name, json_integer(d->samples[i]));
+		json_object_set_new(o, name, uses ? json_real(d->uses[i]) : json_integer(d->samples[i]));
 	}
 	return o;
 }
@@ -97,11 +97,11 @@ static json_t *decision_json(const struct vm *vm, const struct numa_decision *d)
 	json_t *o;
 
 	numa_decision_text(d, vm->place, text, sizeof text);
-	o = json_pack("{sI sI ss ss sI sI sI so so so so so}", "id", (json_int_t)d->id, "at_ns", (json_int_t)d->time_ns, "act",
+	o = json_pack("{sI sI ss ss sI sI sI so so so so so so}", "id", (json_int_t)d->id, "at_ns", (json_int_t)d->time_ns, "act",
 		      numa_act_names[d->act], "reason", numa_reason_names[d->reason], "first", (json_int_t)d->first, "last",
 		      (json_int_t)d->last, "frames", (json_int_t)d->frames, "from", known(node_of(vm, d->from)), "to",
 		      known(node_of(vm, d->to)), "copies_on", nodes_json(vm, d->mask), "written_from", nodes_json(vm, d->writers),
-		      "samples", samples_json(vm, d));
+		      "samples", evidence_json(vm, d, false), "uses_per_s", evidence_json(vm, d, true));
 	json_object_update_new(o, json_pack("{sI sI sI so ss s[II] s[II] ss}", "expected_gain_ns", (json_int_t)d->gain_ns, "cost_ns",
 		      (json_int_t)d->cost_ns, "done", (json_int_t)d->done, "error",
 		      d->error ? json_string(strerror(-d->error)) : json_null(), "outcome", numa_outcome_names[d->outcome],

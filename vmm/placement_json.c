@@ -102,6 +102,10 @@ static int add_memory(const struct vm *vm, json_t *to)
 	bool mon = several && !count(vm, vm->mon, vm->mon_frames, vm->place[0], &monitor);
 	bool tables = several && !count_pool(vm, &pool);
 
+	for (unsigned i = 0; vm->topology.fake && mon && tables && i < NUMA_MAX_NODES; i++) {	/* the tables are dealt out */
+		monitor.on[i] += pool.on[i];
+		monitor.on[vm->place[0]] -= pool.on[i];
+	}
 	return json_object_update_new(to, json_pack("{so so so so}", "guest_frames", frames ? census_json(vm, &guest) : json_null(),
 						    "guest_copies", more ? census_json(vm, &copies) : json_null(), "monitor_frames",
 						    mon ? census_json(vm, &monitor) : json_null(), "shadow_pool_frames",

@@ -241,14 +241,14 @@ static void decisions_in_words(void **state)
 {
 	struct numa_decision d = {
 		.time_ns = 1500000000, .act = NUMA_DID_MIGRATE, .reason = NUMA_WHY_HOT, .first = 0x100, .last = 0x1ff, .frames = 12, .from = 0,
-		.to = 1, .samples = { 2, 40 }, .gain_ns = 2500000, .cost_ns = 90000, .done = 11, .error = -EBUSY, .outcome = NUMA_PAID,
+		.to = 1, .samples = { 2, 40 }, .uses = { 10, 1200.4 }, .gain_ns = 2500000, .cost_ns = 90000, .done = 11, .error = -EBUSY, .outcome = NUMA_PAID,
 		.before = { 42, 820 }, .after = { 20, 200 }, .writers = 2,
 	};
 	char text[400], small[20];
 
 	numa_decision_text(&d, place, text, sizeof text);
 	assert_string_equal(text, "1.500 s: migrate 12 frames of 0x100..0x1ff from node 0 to node 3: used mostly from there; samples "
-			    "2 from node 0, 40 from node 3; written from 3; expected +2.500 ms; cost 0.090 ms; 11 of 12 done: "
+			    "2 from node 0 (10 uses/s), 40 from node 3 (1200 uses/s); written from 3; expected +2.500 ms; cost 0.090 ms; 11 of 12 done: "
 			    "Device or resource busy; paid: distance 19.5 before, 10.0 after");
 	numa_decision_text(&d, place, small, sizeof small);
 	assert_int_equal(strlen(small), sizeof small - 1);
