@@ -47,8 +47,8 @@ int heat_create(struct numa_manager *m)
 	m->nr_regions = (n + REGION_FRAMES - 1) / REGION_FRAMES;
 	m->regions = calloc(m->nr_regions, sizeof *m->regions);
 	atomic_store_explicit(&m->heat, h, memory_order_release);
-	if (h->answered && h->answer && h->who && m->ran_us && h->used && h->wrote && h->disturbed && h->stands && h->touched && h->summary &&
-	    h->collapsed && m->frames && m->hits && m->regions)
+	if (h->answered && h->answer && h->who && m->ran_us && h->used && h->wrote && h->disturbed && h->stands && h->touched &&
+	    h->summary && h->collapsed && m->frames && m->hits && m->regions)
 		return 0;
 	heat_destroy(m);
 	return -ENOMEM;
