@@ -10,12 +10,13 @@ command -v qemu-system-x86_64 >/dev/null || { echo "no qemu-system-x86_64; scrip
 long=${NUMA_LONG:-}
 seed=${SEED:-1}
 
+# The emulated machine's clock may run fast while this one is busy: hold= and time limits are generous.
 # A machine this slow sees few samples a second and takes ms for a move: it is told to look at more and to mind the cost less.
 fast=interval=50,scan=1024,harm=100,hot=4,judge=40,weight=10000000
 
 # ---- cases: KIND|NAME|vCPUS|OPTIONS|GUEST'S COMMAND LINE, see numa-moves.inside ------------------------------------------------
 
-share() { echo "share|$1|$2|-m 32M $3|pattern=$4 pages=256 seconds=$5 periods=3 hold=500 seed=$seed"; }
+share() { echo "share|$1|$2|-m 32M $3|pattern=$4 pages=256 seconds=$5 periods=3 hold=1500 seed=$seed"; }
 
 short_cases() {
 	share hotcold-migrate 2 "--numa=migrate,$fast" hotcold 9
@@ -129,8 +130,8 @@ for npt in 1 0; do
 	done
 done
 # The second node has no room for what belongs there.
-echo "full|full-migrate|2|-m 32M --numa=migrate,$fast,hot=1|pattern=private touch=one pages=1024 seconds=12 periods=3 hold=500" >"$tmp/cases"
+echo "full|full-migrate|2|-m 32M --numa=migrate,$fast,hot=1|pattern=private touch=one pages=1024 seconds=12 periods=3 hold=1500" >"$tmp/cases"
 machine "a full node" --memory=640M,64M --cpus=2
-echo "offline|offline-migrate|2|-m 32M --numa=migrate,$fast|pattern=hotcold pages=256 seconds=15 periods=5 hold=500" >"$tmp/cases"
+echo "offline|offline-migrate|2|-m 32M --numa=migrate,$fast|pattern=hotcold pages=256 seconds=15 periods=5 hold=1500" >"$tmp/cases"
 machine "a node goes" --memory=640M,128M --cpus=2 --removable
 finish
