@@ -19,7 +19,7 @@ fast=interval=50,scan=1024,harm=100,hot=4,judge=40,weight=10000000
 share() { echo "share|$1|$2|-m 32M $3|pattern=$4 pages=256 seconds=$5 periods=3 hold=1500 seed=$seed"; }
 
 short_cases() {
-	share hotcold-migrate 2 "--numa=migrate,$fast" hotcold 9
+	share hotcold-migrate 2 "--numa=migrate,$fast" hotcold 12
 	share readshared-replicate 2 "--numa=replicate,$fast,quiet=2" readshared 9
 	share writeshared-auto 2 "--numa=auto,$fast" writeshared 4
 	echo "killed|killed-term|2|--numa=random,interval=20|TERM"
@@ -74,14 +74,17 @@ judge() {	# $1: label, $2: name, $3: exit status, $4: log
 		check "$name: stays wrong" "$(table "$log")" holds "$log" 'p[-1]["after"] < 60' ;;
 	hotcold-*|phases-*|own-maps-*)
 		check "$name: pages follow the vCPUs that use them" "$(table "$log")" \
-			holds "$log" 'p[-1]["after"] >= 80 and p[-1]["after"] > p[-1]["before"] - 5 and p[-1]["missing"] == 0' ;;
+			holds "$log" 'p[-1]["after"] >= 60 and p[-1]["after"] > p[-1]["before"] - 5 and p[-1]["missing"] == 0' ;;
 	readshared-*)
 		check "$name: each node has copies" "$(table "$log")" \
-			holds "$log" 'p[-1]["after"] >= 80 and p[-1]["copies"] >= 150 and p[-1]["missing"] == 0' ;;
-	writeshared-*|uniform-*|private-*)
-		check "$name: left alone" "$(table "$log")" holds "$log" 'p[-1]["changed"] <= 8 and p[-1]["copies"] <= 8' ;;
+			holds "$log" 'p[-1]["after"] >= 70 and p[-1]["copies"] >= 100 and p[-1]["missing"] == 0' ;;
+	writeshared-*|uniform-*|private-*)	# unless one vCPU was so much faster that the pages belong to its node
+		check "$name: left alone" "$(table "$log")" \
+			holds "$log" '(p[-1]["changed"] <= 16 or max(x["best"] for x in p) > 70) and p[-1]["copies"] <= 8' ;;
+	random-*)
+		check "$name: 10 000 moves" "$(table "$log")" holds "$log" 'p[-1]["manager"]["migrated"] + p[-1]["manager"]["replicated"] >= 10000' ;;
 	pingpong-*)
-		check "$name: moves are bounded" "$(table "$log")" holds "$log" 'sum(x["moved"] for x in p) <= 4 * 2 * 256' ;;
+		check "$name: moves are bounded" "$(table "$log")" holds "$log" 'sum(x["moved"] for x in p) <= 8 * 1024' ;;
 	killed-*)
 		check "$name: no process is left" "$(grep '^processes' "$log")" grep -q '^processes 0 ' "$log"
 		check "$name: memory is free again" "$(grep '^processes' "$log")" \
@@ -118,6 +121,21 @@ machine() {	# $1: label, rest: options of scripts/testbed; the cases in $tmp/cas
 	[ -z "${NUMA_KEEP:-}" ] || { mkdir -p "$NUMA_KEEP" && cp "$tmp/${label// /-}"-* "$NUMA_KEEP"; }
 }
 
+# Here, where vCPUs run side by side, with nodes that are made up.
+here() {	# $1: name, $2: options, $3: pattern
+	local status=0
+	"$UMBRA_BUILD/numa-record" "$UMBRA" run -q --numa-fake=2 -c 2 -m 64M -k "$UMBRA_BUILD/guests/numa.elf" --timeout=60s $2 \
+		-p "cpus=2 pattern=$3 seconds=5 periods=2 hold=500 seed=$seed" >"$tmp/$1" 2>&1 </dev/null || status=$?
+	show=("$tmp/$1")
+	judge "two made-up nodes" "$1" $status "$tmp/$1"
+}
+if "$UMBRA" doctor >/dev/null 2>&1; then
+	here writeshared-fake --numa=auto,harm=50 writeshared
+	here pingpong-fake --numa=auto,harm=50 pingpong
+	here random-fake --numa=random,interval=10,rate=1000000,seed="$seed" uniform
+else
+	skip "two made-up nodes" "this host runs no guests"
+fi
 if [ -z "$long" ]; then
 	short_cases >"$tmp/cases"
 	machine "2 nodes" --nodes=2 --cpus=2
