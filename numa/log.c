@@ -39,6 +39,7 @@ uint64_t log_add(struct numa_manager *m, const struct numa_decision *d)
 	at = &log->kept[id % NUMA_LOG_KEPT];
 	*at = *d;
 	at->id = id;
+	at->time_ns -= m->start_ns;
 	pthread_mutex_unlock(&log->lock);
 	return id;
 }

@@ -268,7 +268,7 @@ enum numa_outcome {
 
 struct numa_decision {
 	uint64_t id;		/* 1, 2, ... */
-	uint64_t time_ns;	/* of the machine's clock */
+	uint64_t time_ns;	/* in the log: since the manager was made */
 	enum numa_act act;
 	enum numa_reason reason;
 	uint64_t first, last;	/* among these frames ... */
