@@ -75,7 +75,7 @@ shows() {	# $1: name, $2: what its output has, a regex, rest: the recipe
 		check "$name" "no line '$regex'" grep -qE -- "$regex" "$tmp/out" "$tmp/err"
 	fi
 }
-shows "cpu: where umbra spends time" '[0-9]+\.[0-9]+% +umbra ' scripts/perf/cpu 1
+shows "cpu: where umbra spends time" '[0-9]+\.[0-9]+% +(umbra|vcpu[0-9]+) ' scripts/perf/cpu 1
 shows "counters: the processor's" 'cycles:G' scripts/perf/counters 1
 shows "kvm: its tracepoints" 'kvm:kvm_' scripts/perf/kvm 1
 shows "probes: counted" '[1-9][0-9,]* +sdt_umbra:fault__exit' scripts/perf/probes 1
