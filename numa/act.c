@@ -11,8 +11,11 @@
 #define BUSY_ROUNDS	2u	/* a frame that was busy is tried again after so many rounds, twice as many each time */
 #define BUSY_MAX	7u
 #define FULL_ROUNDS	20u	/* ... and a node that was full */
+#define FULL_MAX	6u
 #define DWELL_ROUNDS	8u	/* after a move a page stays for so many rounds, twice as many with each */
 #define DWELL_MAX	6u
+#define LIFE_ROUNDS	256u	/* in which what is known of the life of copies fades */
+#define LIFE_UNKNOWN	512.0	/* rounds of a copy: what a region has that never had any */
 
 bool act_want(struct numa_manager *m, const struct wish *wish)
 {
@@ -46,7 +49,12 @@ void act_freeze(struct numa_manager *m, uint64_t gfn)
 
 static void set_copies(struct numa_manager *m, struct frame *f, uint8_t copies)
 {
-	manager_count(&m->stats.copies, !!copies - !!f->copies);
+	int more = !!copies - !!f->copies;
+
+	manager_count(&m->stats.copies, more);
+	m->regions[(f - m->frames) / REGION_FRAMES].copies += more;
+	if (more > 0)
+		f->copied = m->round;
 	f->copies = copies;
 }
 
@@ -63,9 +71,29 @@ void act_collapsed(struct numa_manager *m, uint64_t gfn)
 	if (!f->copies)
 		return;
 	set_copies(m, f, 0);
-	f->backoff += f->backoff < UINT8_MAX;
+	m->regions[gfn / REGION_FRAMES].ended += 1;
+	/* Those that did not earn what they cost wait for longer still. */
+	f->backoff += f->backoff < UINT8_MAX - 2 ? (m->round - f->copied < m->value[NUMA_JUDGE] ? 2 : 1) : 0;
 	f->watched = 0;
 	manager_count(&m->stats.collapsed, 1);
+}
+
+/* One event more than were seen: what never ended may yet. */
+double act_copy_life(const struct numa_manager *m, uint64_t gfn)
+{
+	const struct region *r = &m->regions[gfn / REGION_FRAMES];
+
+	return (LIFE_UNKNOWN + r->copied) / (1 + r->ended);
+}
+
+static void live(struct numa_manager *m)
+{
+	for (uint64_t i = 0; m->frames && i < m->nr_regions; i++) {
+		struct region *r = &m->regions[i];
+
+		r->copied += r->copies - r->copied / LIFE_ROUNDS;
+		r->ended -= r->ended / LIFE_ROUNDS;
+	}
 }
 
 /* ---- what came of a move ----------------------------------------------------------------------------------------- */
@@ -102,6 +130,22 @@ static void book_done(struct numa_manager *m, const struct numa_move *move)
 	}
 }
 
+/* Where it needs room. Who wants copies says by `node` where the frame stands already. */
+static uint8_t goes_to(const struct numa_move *move)
+{
+	uint8_t node = 1u << move->node;
+
+	return move->kind == NUMA_MIGRATE ? node : move->kind == NUMA_REPLICATE ? move->mask & ~node : 0;
+}
+
+static void found_full(struct numa_manager *m, unsigned node)
+{
+	if (m->round < m->full_until[node])
+		return;		/* one batch is one answer */
+	m->full_until[node] = m->round + (FULL_ROUNDS << m->full[node]);
+	m->full[node] += m->full[node] < FULL_MAX;
+}
+
 static void book(struct numa_manager *m, const struct numa_move *move)
 {
 	static const size_t counters[] = {
@@ -127,8 +171,8 @@ static void book(struct numa_manager *m, const struct numa_move *move)
 	case -ENOMEM:
 		manager_count(&m->stats.no_room, 1);
 		for (unsigned i = 0; i < m->machine.nr_places; i++)
-			if (move->kind == NUMA_REPLICATE ? move->mask >> i & 1 : i == move->node)
-				m->full_until[i] = m->round + FULL_ROUNDS;
+			if (goes_to(move) >> i & 1)
+				found_full(m, i);
 		break;
 	default:
 		manager_count(&m->stats.failed, 1);
@@ -237,15 +281,20 @@ static int by_way(const void *a, const void *b)
 	return way(x) < way(y) ? -1 : way(x) > way(y) ? 1 : by_gain(a, b);
 }
 
-/* There is room where it wants to go. */
-static bool has_room(const struct numa_manager *m, const struct wish *w)
+/* How many of these may go where they want to at once: none while a node is full, and then one to see whether it still is. */
+static unsigned has_room(const struct numa_manager *m, const struct wish *w, unsigned batch)
 {
-	uint8_t to = w->w.kind == NUMA_MIGRATE ? 1u << w->w.node : w->w.kind == NUMA_REPLICATE ? w->w.mask : 0;
+	const struct numa_move move = { .kind = w->w.kind, .node = w->w.node, .mask = w->w.mask };
 
-	for (unsigned i = 0; i < m->machine.nr_places; i++)
-		if (to >> i & 1 && i != w->at && m->round < m->full_until[i])
-			return false;
-	return true;
+	for (unsigned i = 0; i < m->machine.nr_places; i++) {
+		if (!(goes_to(&move) >> i & 1))
+			continue;
+		if (m->round < m->full_until[i])
+			return 0;
+		if (m->full[i])
+			batch = 1;
+	}
+	return batch;
 }
 
 static void add_why(struct numa_manager *m, struct numa_decision *d, const struct wish *w)
@@ -276,11 +325,16 @@ static void act_on(struct numa_manager *m, const struct wish *wishes, unsigned n
 
 void act_round(struct numa_manager *m)
 {
-	unsigned n = 0, most = budget_frames_to_move(m), batch = m->value[NUMA_BATCH], k;
+	unsigned n = 0, most = budget_frames_to_move(m), batch, k;
 
+	live(m);
+	/* That a move works does not say so: it may need no page there. */
+	for (unsigned i = 0; i < m->machine.nr_places; i++)
+		if (m->full[i] && m->round >= m->full_until[i] + FULL_ROUNDS)
+			m->full[i] = 0;
 	for (unsigned i = 0; i < m->nr_wishes; i++) {
-		if (!has_room(m, &m->wishes[i]))
-			manager_count(&m->stats.no_room, 1);
+		if (!has_room(m, &m->wishes[i], 1))
+			manager_count(&m->stats.put_off, 1);
 		else if (!judge_resting(m))
 			m->wishes[n++] = m->wishes[i];
 	}
@@ -292,7 +346,13 @@ void act_round(struct numa_manager *m)
 	}
 	qsort(m->wishes, n, sizeof *m->wishes, by_way);
 	for (unsigned i = 0; i < n; i += k) {
-		for (k = 1; i + k < n && k < batch && way(&m->wishes[i]) == way(&m->wishes[i + k]); k++)
+		k = 1;
+		batch = has_room(m, &m->wishes[i], m->value[NUMA_BATCH]);
+		if (!batch) {		/* full since a moment ago */
+			manager_count(&m->stats.put_off, 1);
+			continue;
+		}
+		for (; i + k < n && k < batch && way(&m->wishes[i]) == way(&m->wishes[i + k]); k++)
 			;
 		act_on(m, &m->wishes[i], k);
 	}

@@ -1,7 +1,7 @@
 /*
  * budget.c - the harm limit. Of the time that vCPUs run, harm= percent may go into watching and moving: it is earned
  * as they run, and spent by what is measured (what vCPUs do to watch and to move) and what follows from it (a hidden fault for
- * each access that showed, and for each frame that has to be mapped again). An idle guest earns nothing and is left alone.
+ * each access that showed, and for each frame that has to be mapped again; what the host mends of its own tables after a kick). An idle guest earns nothing and is left alone.
  */
 #include <string.h>
 
@@ -10,6 +10,7 @@
 #define SAVED_NS	250000000ll	/* of cost: what may be saved up for later */
 #define FAULT_NS	5000u		/* where the machine cannot say */
 #define ENOUGH		8u		/* fewer frames say nothing about an average */
+#define ALONG		16u	/* frames that share a kick, as it goes */
 
 uint64_t budget_clock(struct numa_manager *m)
 {
@@ -19,6 +20,11 @@ uint64_t budget_clock(struct numa_manager *m)
 static uint64_t average(uint64_t old, uint64_t now)
 {
 	return old ? old - old / 8 + now / 8 : now;
+}
+
+static uint64_t kicks(const struct numa_manager *m)
+{
+	return m->calls + m->stats.collapsed;
 }
 
 void budget_start(struct numa_manager *m)
@@ -32,6 +38,8 @@ void budget_start(struct numa_manager *m)
 	for (unsigned i = 0; i < m->machine.nr_vcpus; i++)
 		b->caused += atomic_load_explicit(&m->vcpus[i].caused, memory_order_relaxed);
 	b->disturbed = 0;
+	b->refill_ns = m->machine.ops->refill_ns ? m->machine.ops->refill_ns(m->machine.arg) : 0;
+	b->kicks = kicks(m);
 	if (!b->faults)
 		b->faults = 2;
 	if (!b->move_ns)
@@ -42,6 +50,20 @@ static void spend(struct numa_manager *m, uint64_t ns)
 {
 	m->budget.tokens_ns -= ns;
 	manager_count(&m->stats.cost_ns, ns);
+}
+
+static void spend_refills(struct numa_manager *m)
+{
+	struct budget *b = &m->budget;
+	uint64_t ns = m->machine.ops->refill_ns ? m->machine.ops->refill_ns(m->machine.arg) : 0, n = kicks(m) - b->kicks;
+
+	if (ns > b->refill_ns) {
+		spend(m, ns - b->refill_ns);
+		if (n)
+			b->kick_ns = average(b->kick_ns, (ns - b->refill_ns) / n);
+	}
+	b->refill_ns = ns;
+	b->kicks += n;
 }
 
 void budget_round(struct numa_manager *m)
@@ -82,6 +104,7 @@ void budget_round(struct numa_manager *m)
 	if (b->faults < 1)
 		b->faults = 1;
 	b->disturbed = 0;
+	spend_refills(m);
 	b->reserved_ns /= 2;		/* frames watched and not used yet still may be */
 
 	b->moves += (now - b->then_ns) * 1e-9 * m->value[NUMA_RATE];
@@ -104,12 +127,17 @@ unsigned budget_frames_to_watch(struct numa_manager *m)
 	/* Resting, just enough to see a change. */
 	if (judge_resting(m))
 		max = (max + 15) / 16;
-	return affordable(&m->budget, m->budget.faults * m->budget.fault_ns + m->budget.watch_ns, max);
+	return affordable(&m->budget, m->budget.faults * m->budget.fault_ns + m->budget.watch_ns + m->budget.kick_ns / ALONG, max);
 }
 
 uint64_t budget_move_ns(const struct numa_manager *m)
 {
-	return m->budget.move_ns + m->budget.faults * m->budget.fault_ns;
+	return m->budget.move_ns + m->budget.faults * m->budget.fault_ns + m->budget.kick_ns / ALONG;
+}
+
+uint64_t budget_end_ns(const struct numa_manager *m)
+{
+	return m->budget.faults * m->budget.fault_ns + m->budget.kick_ns;
 }
 
 unsigned budget_frames_to_move(struct numa_manager *m)
@@ -124,14 +152,14 @@ unsigned budget_frames_to_move(struct numa_manager *m)
 void budget_spent_watching(struct numa_manager *m, unsigned frames, uint64_t ns)
 {
 	m->budget.watch_ns = average(m->budget.watch_ns, ns / frames);
-	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns;
+	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns + m->budget.kick_ns;
 	spend(m, ns);
 }
 
 void budget_spent_moving(struct numa_manager *m, unsigned frames, uint64_t ns)
 {
 	m->budget.move_ns = average(m->budget.move_ns, ns / frames);
-	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns;
+	m->budget.reserved_ns += frames * m->budget.faults * m->budget.fault_ns + m->budget.kick_ns;
 	m->budget.moves -= frames;
 	spend(m, ns);
 	manager_count(&m->stats.move_ns, ns);

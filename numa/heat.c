@@ -12,6 +12,7 @@
 
 #define LONGEST_US	10000000u
 #define SHORTEST_US	20u	/* less than a kick takes */
+#define FAULTS_PER_NODE	4u	/* a read and a write, through the guest kernel's address and a user's */
 #define SETTLED_ROUNDS	8u
 #define SETTLED_MAX	5u	/* doublings */
 
@@ -153,6 +154,8 @@ void numa_note_collapsed(struct numa_manager *m, uint64_t gfn)
 
 	if (!h || gfn >= m->machine.nr_gfns)
 		return;
+	/* The write, and who has it mapped again: all of it because there were copies. */
+	atomic_store_explicit(&h->disturbed[gfn], FAULTS_PER_NODE * m->machine.nr_places, memory_order_relaxed);
 	mark(h->collapsed, gfn);
 	mark(h->touched, gfn);
 	mark(h->summary, gfn / 64);
@@ -189,8 +192,7 @@ void heat_disturb(struct numa_manager *m, uint64_t gfn)
 			add_time(&hits[i], waited[i]);
 	f->asked = m->calls + 1;
 	atomic_store_explicit(&h->answered[gfn], 0, memory_order_relaxed);
-	/* A read and a write from each node, through the guest kernel's address and a user's. */
-	atomic_store_explicit(&h->disturbed[gfn], 4 * m->machine.nr_places, memory_order_relaxed);
+	atomic_store_explicit(&h->disturbed[gfn], FAULTS_PER_NODE * m->machine.nr_places, memory_order_relaxed);
 	m->budget.disturbed++;
 }
 
@@ -238,7 +240,8 @@ static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const s
 	struct numa_page p = {
 		.gfn = gfn, .nr_places = m->machine.nr_places, .distance = m->machine.distance, .at = at, .copies = f->copies,
 		.writers = f->writers | f->writers_before, .backoff = f->backoff,
-		.quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m),
+		.quiet = f->watched ? m->round - f->watched : 0, .cost_ns = budget_move_ns(m), .end_ns = budget_end_ns(m),
+		.life = act_copy_life(m, gfn),
 	};
 	struct wish wish = { .gfn = gfn, .at = at, .writers = p.writers };
 	bool wants = false;

@@ -47,6 +47,7 @@ struct frame {
 	uint32_t watched;		/* since this round, and nobody wrote; 0: not */
 	uint32_t asked;			/* the call that watched or moved it last, 1..; 0: none */
 	uint32_t looked, used;		/* rounds of the last watch and of the last use that showed */
+	uint32_t copied;		/* round in which it got its copies */
 	uint32_t frozen;		/* left alone until this round */
 	uint32_t window;		/* round that `moves` counts from */
 	uint8_t moves, busy, settled, backoff;
@@ -68,6 +69,8 @@ struct region {
 	uint8_t grow;			/* looks at SURVEY_MIN << grow of its frames */
 	bool seen, remote, wanted;	/* since the last visit: used; from elsewhere; to be moved */
 	uint16_t next;
+	uint16_t copies;		/* frames with copies */
+	float copied, ended;		/* rounds that they had them, and writes that ended some; older ones count less */
 };
 
 struct wish {
@@ -99,6 +102,8 @@ struct budget {
 	double faults;			/* each of these causes, on average of late */
 	uint64_t fault_ns, move_ns, watch_ns;	/* of one, on average of late */
 	uint64_t reserved_ns;		/* for faults that this round's watching may cause */
+	uint64_t refill_ns, kicks;	/* what the host has spent so far on entries that kicks took, and how many kicks had */
+	uint64_t kick_ns;		/* of that one kick, on average of late */
 };
 
 struct manager_log {
@@ -136,7 +141,8 @@ struct numa_manager {
 	unsigned focus_first, focus_n, focus_max;
 	struct wish wishes[WISHES];
 	unsigned nr_wishes;
-	uint32_t full_until[NUMA_MAX_PLACES];
+	uint32_t full_until[NUMA_MAX_PLACES];	/* nothing goes there until this round; then one frame at a time ... */
+	uint8_t full[NUMA_MAX_PLACES];		/* ... and nothing for twice as long if there is no room yet: doublings; 0: not full */
 	struct judgement judged[JUDGED];
 	unsigned nr_judged;
 	struct budget budget;
@@ -200,6 +206,8 @@ int act_move_vcpu(struct numa_manager *m, unsigned vcpu, unsigned node, const st
 void act_home(struct numa_manager *m);
 /* A write ended its copies. */
 void act_collapsed(struct numa_manager *m, uint64_t gfn);
+/* Rounds that copies near this frame may be expected to stay. */
+double act_copy_life(const struct numa_manager *m, uint64_t gfn);
 /* Until the page has been left alone for freeze=. */
 void act_freeze(struct numa_manager *m, uint64_t gfn);
 
@@ -212,8 +220,9 @@ void budget_spent_watching(struct numa_manager *m, unsigned frames, uint64_t ns)
 void budget_spent_moving(struct numa_manager *m, unsigned frames, uint64_t ns);
 /* A clock of what vCPUs spend on watching and moving. */
 uint64_t budget_clock(struct numa_manager *m);
-/* Of one move with what follows from it. */
+/* Of one move with what follows from it; of a write that ends copies. */
 uint64_t budget_move_ns(const struct numa_manager *m);
+uint64_t budget_end_ns(const struct numa_manager *m);
 
 /* judge.c */
 void judge_later(struct numa_manager *m, const struct numa_decision *d, enum numa_move_kind kind, const uint64_t *gfns, unsigned n);

@@ -30,7 +30,7 @@ void judge_later(struct numa_manager *m, const struct numa_decision *decision, e
 		return;
 	*j = (struct judgement){ .decision = d.id, .kind = kind, .from = d.from, .start = m->round, .n = n,
 				 .before = { d.before[0], d.before[1] },
-				 .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns };
+				 .cost_ns = d.cost_ns + n * m->budget.faults * m->budget.fault_ns + m->budget.kick_ns };
 	memcpy(j->gfns, gfns, n * sizeof *gfns);
 	for (unsigned i = 0; i < n; i++)
 		m->frames[gfns[i]].judgement = j - m->judged + 1;

@@ -158,6 +158,9 @@ struct numa_machine_ops {
 	uint64_t (*work_ns)(void *arg);
 	/* Optional: what one hidden fault costs the vCPU, ns. */
 	uint64_t (*fault_ns)(void *arg);
+	/* Optional: ns that the host has spent so far on entries of its own that kicks for watch(), move() and writes to copies
+	 * took away. */
+	uint64_t (*refill_ns)(void *arg);
 	/* Optional: further signals, such as hardware samples: calls numa_note() with what came in since its last call. */
 	void (*sample)(void *arg, struct numa_manager *m);
 };

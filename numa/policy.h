@@ -22,6 +22,8 @@ struct numa_page {
 	double rate[NUMA_MAX_PLACES];	/* [place] uses per second, by them; what is more than some thousands looks like that */
 	unsigned quiet;			/* rounds for which it was watched and nobody wrote */
 	uint64_t cost_ns;		/* of one move, as moves went so far */
+	uint64_t end_ns;		/* ... of a write that ends copies */
+	double life;			/* rounds that copies around here stay, by the writes that ended some */
 };
 
 struct numa_wish {

@@ -1,13 +1,34 @@
 /*
  * replicate.c - policy: a page that several nodes read and nobody writes gets a copy on each of them. That nobody writes is
- * known because a watched frame shows its first write. A page whose copies a write ended has to be quiet for twice as long
- * before it gets copies again, each time.
+ * known because a watched frame shows its first write. A page whose copies a write ended has to be quiet for longer before it
+ * gets copies again, each time; so have its neighbours, for writes that come to any page cannot be learnt page by page.
  */
 #include "numa/internal.h"
 
+#define LASTING		8u	/* judge= rounds after which nobody asks for how long copies stay */
+#define DOUBLINGS	10u
+
+static unsigned quiet_enough(const uint64_t *value, const struct numa_page *p)
+{
+	unsigned doublings = p->backoff;
+
+	for (double life = p->life; life < LASTING * value[NUMA_JUDGE] && doublings < DOUBLINGS; life *= 2)
+		doublings++;
+	return value[NUMA_QUIET] << (doublings < DOUBLINGS ? doublings : DOUBLINGS);
+}
+
+/* Over judge= rounds, or as long as copies are expected to live; the end is paid for, too. */
+static int64_t gain_of_copies(const uint64_t *value, const struct numa_page *p, uint8_t mask)
+{
+	double share = p->life < value[NUMA_JUDGE] ? p->life / value[NUMA_JUDGE] : 1;
+	double ends = p->life > value[NUMA_JUDGE] ? value[NUMA_JUDGE] / p->life : 1;
+
+	return policy_gain_ns(value, p, mask) * share - p->cost_ns - p->end_ns * ends;
+}
+
 enum numa_verdict policy_replicate_page(const uint64_t *value, const struct numa_page *p, struct numa_wish *w)
 {
-	unsigned all = 0, quiet = value[NUMA_QUIET] << (p->backoff < 10 ? p->backoff : 10);
+	unsigned all = 0, quiet = quiet_enough(value, p);
 	uint8_t users = policy_users(p), mask = users | 1u << p->at;
 
 	for (unsigned i = 0; i < p->nr_places; i++)
@@ -24,7 +45,7 @@ enum numa_verdict policy_replicate_page(const uint64_t *value, const struct numa
 	}
 	mask |= p->copies;
 	*w = (struct numa_wish){ .kind = NUMA_REPLICATE, .node = p->at, .mask = mask, .reason = NUMA_WHY_READ_SHARED };
-	w->gain_ns = policy_gain_ns(value, p, mask) - (int64_t)p->cost_ns;
+	w->gain_ns = gain_of_copies(value, p, mask);
 	return w->gain_ns > 0 ? NUMA_WANT : NUMA_LEAVE;
 }
 

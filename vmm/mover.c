@@ -146,7 +146,8 @@ static bool execute(struct mover *m)
 		if (!done || !m->stopped_inside || tries == INSIDE_TRIES)
 			return done;
 		for (unsigned i = 0; i < m->nr_items; i++)
-			m->items[i].result = 0;
+			if (m->items[i].result == -EBUSY)	/* what has no page has none yet */
+				m->items[i].result = 0;
 		usleep(200u << tries);
 	}
 }
@@ -197,6 +198,15 @@ static int choose_place(struct mover *m, struct batch_item *it, const struct num
 	return it->kind == NUMA_COLLAPSE && !copies;
 }
 
+/* A batch that a full node refused costs no vCPU anything. */
+static bool any_to_do(const struct mover *m)
+{
+	for (unsigned i = 0; i < m->nr_items; i++)
+		if (!m->items[i].result)
+			return true;
+	return false;
+}
+
 /* m->lock held. */
 static void move_batch(struct mover *m, struct numa_move *moves, unsigned n)
 {
@@ -224,7 +234,7 @@ static void move_batch(struct mover *m, struct numa_move *moves, unsigned n)
 		moves[i].result = r < 0 ? r : 0;
 	}
 	mover_populate(m);
-	if (m->nr_items && !execute(m))
+	if (any_to_do(m) && !execute(m))
 		for (unsigned i = 0; i < m->nr_items; i++)
 			m->items[i].result = -ESHUTDOWN;
 	mover_join_pages(m);

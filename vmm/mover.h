@@ -53,6 +53,10 @@ struct mover {
 	struct mmu_cpu *cpu;		/* to ask the MMU whether that is known to all; it owes no kicks */
 
 	struct mover_counters counters;	/* atomic */
+	struct {
+		int64_t mended;
+		uint64_t kicks, ours;
+	} seen;				/* mover_refill_ns()'s: KVM's faults and kicks until its last call */
 };
 
 #define MOVER_COUNT(m, name, by) __atomic_fetch_add(&(m)->counters.name, by, __ATOMIC_RELAXED)

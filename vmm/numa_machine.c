@@ -82,6 +82,11 @@ static uint64_t machine_fault_ns(void *arg)
 	return (atomic_load(&vm->vcpus[0].has_clock) ? vm->costs.fetch_ns : 0) + FAULT_WORK_NS;
 }
 
+static uint64_t machine_refill_ns(void *arg)
+{
+	return mover_refill_ns(arg);
+}
+
 static const struct numa_machine_ops machine_ops = {
 	.watch = machine_watch,
 	.move = machine_move,
@@ -93,6 +98,7 @@ static const struct numa_machine_ops machine_ops = {
 	.now_ns = machine_now_ns,
 	.work_ns = machine_work_ns,
 	.fault_ns = machine_fault_ns,
+	.refill_ns = machine_refill_ns,
 };
 
 int machine_manager_create(struct vm *vm)

@@ -391,7 +391,8 @@ int machine_manager_create(struct vm *vm);
 	X(given_back,		"pages given back to the host") \
 	X(joined,		"2 MiB regions, moved as a whole, that the host backs with a huge page again") \
 	X(move_ns,		"time of vCPU threads spent on moves") \
-	X(watch_ns,		"... on watching")
+	X(watch_ns,		"... on watching") \
+	X(refill_ns,		"what KVM took to mend its own tables after their kicks, at a guess")
 
 struct mover_counters {
 #define X(name, what) uint64_t name;
@@ -407,6 +408,8 @@ void mover_destroy(struct vm *vm);
 int mover_do(struct vm *vm, struct numa_move *moves, unsigned n);
 /* The next accesses to these frames show as hidden faults (mmu_watch()). 0 if that holds for one of them. As mover_do(). */
 int mover_watch(struct vm *vm, const uint64_t *gfns, unsigned n);
+/* What KVM has spent so far on entries that kicks for the mover's sake took, where it shadows our tables. The manager's thread. */
+uint64_t mover_refill_ns(struct vm *vm);
 /* Does what others have asked for. On a vCPU's own thread where it holds no pointer to guest memory. */
 void mover_serve(struct vcpu *v);
 bool mover_wanted(const struct vcpu *v);

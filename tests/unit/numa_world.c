@@ -30,6 +30,14 @@ static void work(struct world *w, uint64_t ns)
 	w->now_ns += ns;
 }
 
+/* Everybody's cached translations are gone. */
+static void kick(struct world *w)
+{
+	for (unsigned v = 0; v < w->machine.nr_vcpus; v++)
+		w->owed_ns[v] += w->kick_ns;
+	w->refill_ns += w->machine.nr_vcpus * w->kick_ns;
+}
+
 static int op_watch(void *arg, const uint64_t *gfns, unsigned n)
 {
 	struct world *w = arg;
@@ -45,6 +53,7 @@ static int op_watch(void *arg, const uint64_t *gfns, unsigned n)
 		f->watched = true;
 	}
 	w->watched += n;
+	kick(w);
 	work(w, n * w->watch_ns);
 	return 0;
 }
@@ -84,8 +93,11 @@ static void op_move(void *arg, struct numa_move *moves, unsigned n)
 	struct world *w = arg;
 
 	assert_in_range(n, 1, NUMA_MAX_BATCH);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		moves[i].result = place_frame(w, &moves[i]);
+		w->refused += moves[i].result == -ENOMEM;
+	}
+	kick(w);
 	work(w, n * w->move_ns);
 }
 
@@ -132,6 +144,11 @@ static uint64_t op_fault_ns(void *arg)
 	return ((struct world *)arg)->fault_ns;
 }
 
+static uint64_t op_refill_ns(void *arg)
+{
+	return ((struct world *)arg)->refill_ns;
+}
+
 static const struct numa_machine_ops ops = {
 	.watch = op_watch,
 	.move = op_move,
@@ -142,6 +159,7 @@ static const struct numa_machine_ops ops = {
 	.node_free = op_node_free,
 	.now_ns = op_now,
 	.fault_ns = op_fault_ns,
+	.refill_ns = op_refill_ns,
 };
 
 /* ---- what the guest does ----------------------------------------------------------------------------------------- */
@@ -152,11 +170,12 @@ static uint64_t fault(struct world *w, unsigned vcpu, uint64_t gfn, bool write)
 	struct world_frame *f = &w->frames[gfn];
 	uint8_t node = 1u << w->vcpu_at[vcpu];
 
-	numa_note(w->m, vcpu, gfn, w->vcpu_at[vcpu], write, f->watched);
 	if (write && f->copies) {
 		f->copies = f->mapped = f->writable = 0;
 		numa_note_collapsed(w->m, gfn);
+		kick(w);
 	}
+	numa_note(w->m, vcpu, gfn, w->vcpu_at[vcpu], write, f->watched);
 	if (write)
 		f->watched = false;
 	f->mapped |= node;
@@ -183,7 +202,7 @@ static uint64_t step(struct world *w, unsigned vcpu)
 	w->steps++;
 	w->local += distance == 10;
 	w->distance += distance;
-	return took + WORLD_ACCESSES * LOCAL_NS * distance / 10;
+	return took + WORLD_ACCESSES * LOCAL_NS * (w->uniform ? 10 : distance) / 10;
 }
 
 /* vCPUs of one node share its processors in turn. */

@@ -34,13 +34,15 @@ struct world {
 	bool vcpu_idle[WORLD_VCPUS];
 	uint64_t busy_ns[WORLD_VCPUS], ran_ns[WORLD_VCPUS], owed_ns[WORLD_VCPUS];
 	uint64_t now_ns, fault_ns, move_ns, watch_ns;
+	uint64_t kick_ns, refill_ns;	/* of one kick, for each vCPU; of all so far */
+	bool uniform;			/* far memory is as fast as near one: nothing can be gained */
 	uint64_t random;
 	unsigned round;
 	uint64_t room[NUMA_MAX_PLACES];	/* frames that a node can still take; ~0: any number */
 	uint64_t free_bytes[NUMA_MAX_PLACES];
 	int refuse;			/* -errno for every move; 0: none */
 	uint64_t steps, local, distance;	/* of accesses, since world_clear() */
-	uint64_t faults, moved, watched, vcpu_moves;
+	uint64_t faults, moved, watched, vcpu_moves, refused;
 };
 
 /* `places` nodes with a processor each per vCPU, those dealt out in blocks; frames at home in blocks, too. */

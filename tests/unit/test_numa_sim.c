@@ -195,6 +195,44 @@ static void harm_is_limited(void **state)
 	}
 }
 
+/* The same where far memory is as fast as near memory, so that nothing is ever gained, and each kick costs 200 us a vCPU. */
+static void harm_is_limited_where_there_is_no_gain(void **state)
+{
+	static world_pattern *const patterns[] = { world_written_sometimes, world_read_shared, world_hot_cold };
+
+	for (unsigned p = 0; p < 3; p++) {
+		uint64_t steps[2];
+
+		for (unsigned i = 0; i < 2; i++) {
+			world_start(&w, 2, 4, i ? "auto" : "off", patterns[p]);
+			slow_host();
+			w.uniform = true;
+			w.kick_ns = 200000;
+			world_run(&w, 300);
+			steps[i] = w.steps;
+			if (i)
+				assert_true(stats().cost_ns * 100 <= stats().guest_ns * 9 / 2);
+			world_end(&w);
+		}
+		print_message("no gain: %.2f %% less work\n", 100 - 100.0 * steps[1] / steps[0]);
+		assert_true(steps[1] * 100 >= steps[0] * 955 / 10);
+	}
+}
+
+/* Writes that come to any page: what one page has to learn its neighbours need not. */
+static void copies_that_end_early_are_not_made_again(void **state)
+{
+	uint64_t first;
+
+	world_start(&w, 2, 4, "auto", world_written_sometimes);
+	world_run(&w, 300);
+	first = stats().replicated;
+	assert_in_range(first, 100, 1100);
+	world_run(&w, 300);
+	assert_true(stats().replicated - first < first / 2);
+	world_end(&w);
+}
+
 static void an_idle_guest_is_left_alone(void **state)
 {
 	world_start(&w, 2, 4, "auto", world_hot_cold);
@@ -254,12 +292,26 @@ static void a_full_node_takes_no_more(void **state)
 	w.room[0] = 100;
 	world_run(&w, 150);
 	assert_int_equal(w.room[0], 0);
-	assert_true(stats().no_room > 0);
+	/* The batch that found it full, then one frame at a time, less and less often. */
+	assert_in_range(stats().no_room, 1, 64 + 4);
+	assert_int_equal(stats().no_room, w.refused);
 	for (unsigned g = world_block(&w, 1); g < WORLD_FRAMES; g++)
 		there += w.frames[g].node == 0;
 	assert_int_equal(there, 100);
 	w.room[0] = ~0ull;
 	assert_in_range(local_after(400), 95, 100);
+	world_end(&w);
+}
+
+static void random_asks_a_full_node_seldom(void **state)
+{
+	world_start(&w, 2, 4, "random", world_uniform);
+	w.room[0] = w.room[1] = 0;
+	world_run(&w, 200);
+	assert_in_range(stats().no_room, 1, 2 * (32 + 6));
+	w.room[0] = w.room[1] = ~0ull;
+	world_run(&w, 400);
+	assert_true(stats().migrated > 1000);
 	world_end(&w);
 }
 
@@ -470,9 +522,12 @@ int main(void)
 		cmocka_unit_test(phases_are_followed),
 		cmocka_unit_test(ping_pong_is_bounded),
 		cmocka_unit_test(harm_is_limited),
+		cmocka_unit_test(harm_is_limited_where_there_is_no_gain),
+		cmocka_unit_test(copies_that_end_early_are_not_made_again),
 		cmocka_unit_test(an_idle_guest_is_left_alone),
 		cmocka_unit_test(what_does_not_pay_is_undone_and_then_it_rests),
 		cmocka_unit_test(a_full_node_takes_no_more),
+		cmocka_unit_test(random_asks_a_full_node_seldom),
 		cmocka_unit_test(a_busy_frame_is_tried_later_and_less_often),
 		cmocka_unit_test(a_frame_that_cannot_be_moved_is_left_alone),
 		cmocka_unit_test(off_brings_everything_home),
