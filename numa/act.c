@@ -266,6 +266,9 @@ static int by_gain(const void *a, const void *b)
 {
 	const struct wish *x = a, *y = b;
 
+	/* A copy holds memory, and a write may end it. */
+	if ((x->w.kind == NUMA_REPLICATE) != (y->w.kind == NUMA_REPLICATE))
+		return x->w.kind == NUMA_REPLICATE ? 1 : -1;
 	return x->w.gain_ns < y->w.gain_ns ? 1 : x->w.gain_ns > y->w.gain_ns ? -1 : x->gfn > y->gfn ? 1 : -1;
 }
 

@@ -233,6 +233,21 @@ static void settle(struct numa_manager *m, struct frame *f)
 	f->settled += f->settled < SETTLED_MAX;
 }
 
+/*
+ * Looked at again before the others: frames that are used from elsewhere more than is usual. Once these are where they belong
+ * others are unusual. While there is time for all, all are.
+ */
+static bool worth_a_look(struct numa_manager *m, const struct numa_page *p)
+{
+	double far = 0;
+
+	for (unsigned i = 0; i < p->nr_places; i++)
+		if (!((p->copies | 1u << p->at) >> i & 1))
+			far += p->rate[i];
+	m->far_rate += (far - m->far_rate) / 64;
+	return m->focus_n < m->focus_max / 4 || far >= m->far_rate;
+}
+
 /* Whether it wants anything. */
 static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const struct hits *hits, bool remote)
 {
@@ -263,7 +278,8 @@ static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const s
 		if (!remote)
 			break;
 		f->frozen = m->round + wish.w.wait;
-		scan_focus(m, gfn, false);
+		if (worth_a_look(m, &p))
+			scan_focus(m, gfn, false);
 		break;
 	case NUMA_WANT:
 		wants = true;

@@ -139,6 +139,7 @@ struct numa_manager {
 
 	uint64_t focus[FOCUS];
 	unsigned focus_first, focus_n, focus_max;
+	double far_rate;		/* uses per second from elsewhere that frames had which were to be looked at again, on average */
 	struct wish wishes[WISHES];
 	unsigned nr_wishes;
 	uint32_t full_until[NUMA_MAX_PLACES];	/* nothing goes there until this round; then one frame at a time ... */
