@@ -282,6 +282,8 @@ static bool ask_policy(struct numa_manager *m, uint64_t gfn, uint8_t at, const s
 			scan_focus(m, gfn, false);
 		break;
 	case NUMA_WANT:
+		if (wish.w.kind == NUMA_REPLICATE && !worth_a_look(m, &p))
+			break;
 		wants = true;
 		f->settled = 0;
 		memcpy(wish.hits, hits, m->machine.nr_places * sizeof *hits);
