@@ -581,6 +581,7 @@ static void touch_exit_page(uint64_t which)
 		break;
 	case 4:
 		jump(at);
+		break;
 	default:
 		TOUCH("movl %%eax, (%0)");
 	}
