@@ -36,10 +36,10 @@ guests=$(cat <<-'END'
 END
 )
 while IFS='|' read -r name kernel cmdline options; do
-	echo "$name|-k build/guests/$kernel.elf -m 64M --timeout 40s -p \"$cmdline\" $options"
+	echo "$name|-k build/guests/$kernel.elf -m 64M --timeout 90s -p \"$cmdline\" $options"
 done <<<"$guests" >"$tmp/runs"
 if [ -e "$initrd" ]; then
-	echo "Debian|-k cache/vmlinuz -i build/initrd.cpio.gz -m 128M --timeout 80s --no-reboot -p umbra.run=forks=5 --expect '^UMBRA-RESULT ok'" >>"$tmp/runs"
+	echo "Debian|-k cache/vmlinuz -i build/initrd.cpio.gz -m 128M --timeout 120s --no-reboot -p umbra.run=forks=5 --expect '^UMBRA-RESULT ok'" >>"$tmp/runs"
 else
 	skip "testbed, Debian" "no $initrd: make initrd"
 fi
@@ -60,7 +60,7 @@ one_guest() {	# $1: npt, $2: name, $3: exit status, $4: seconds; $tmp/one: what 
 }
 
 for npt in 1 0; do
-	"$top/scripts/testbed" --npt=$npt --timeout=240 --dir "$UMBRA_BUILD/guests" --file "$tmp/runs:/umbra/runs" \
+	"$top/scripts/testbed" --npt=$npt --timeout=400 --dir "$UMBRA_BUILD/guests" --file "$tmp/runs:/umbra/runs" \
 		--file "$top/tests/e2e/testbed-guests.inside:/umbra/inside" -- sh /umbra/inside >"$tmp/all" 2>"$tmp/err"
 	status=$?
 	[ $status = 0 ] || not_ok "testbed npt=$npt" "exit status $status" "$tmp/err" "$tmp/all"
