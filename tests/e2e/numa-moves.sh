@@ -38,9 +38,11 @@ long_cases() {	# $1: nodes = vCPUs
 		share $pattern-auto $n "--numa=auto,$fast" $pattern 6
 	done
 	share own-maps-auto $n "--numa=auto,$fast --audit=1" "hotcold map=own roots=own" 8
+	share numa-random $n "--numa=random,interval=10,rate=1000000,seed=$seed" uniform 15
 	echo "stress|stress-random|$n|--numa=random,interval=10,rate=1000000,seed=$seed,vcpus=1|seconds=60 seed=$seed"
 	echo "stress|stress-random-helper|$n|--numa=random,interval=10,rate=1000000,seed=$seed --helper=on --fill=eager|seconds=40 seed=$seed"
-	echo "debian|debian-random|2|--numa=random,interval=10,rate=1000000,seed=$seed|umbra.run=selftest"
+	# Not as fast as it can be: moves would take nearly all of the emulator's time, and programs with timers never get on.
+	echo "debian|debian-random|2|--numa=random,interval=10,rate=300,seed=$seed|umbra.run=selftest"
 	echo "killed|killed-term|2|--numa=random,interval=20|TERM"
 	echo "killed|killed-kill|2|--numa=random,interval=20|KILL"
 }
@@ -53,6 +55,9 @@ holds() {	# $1: log, $2: expression
 	python3 -c 'import json, sys; p = json.load(open(sys.argv[1]))["runs"][0]["periods"]; sys.exit(not eval(sys.argv[2]))' \
 		"$1.json" "$2" 2>>"$1.err"
 }
+
+# What numa-moves.inside tells of the mover of a run: whether it is enough.
+moved() { awk -v least="$1" '/^moved/ { n = $2 + $4 } END { exit n < least }' "$2"; }
 
 table() { "$top/scripts/numa-share" show "$1" 2>&1 | tail -n +2 | sed 's/^/#   /'; }
 
@@ -81,6 +86,10 @@ judge() {	# $1: label, $2: name, $3: exit status, $4: log
 	writeshared-*|uniform-*|private-*)	# unless one vCPU was so much faster that the pages belong to its node
 		check "$name: left alone" "$(table "$log")" \
 			holds "$log" '(p[-1]["changed"] <= 16 or max(x["best"] for x in p) > 70) and p[-1]["copies"] <= 8' ;;
+	stress-random*)
+		check "$name: 10 000 frames moved or copied" "$(grep '^moved' "$log")" moved 10000 "$log" ;;
+	numa-random|debian-random)
+		check "$name: 1000 frames moved or copied" "$(grep '^moved' "$log")" moved 1000 "$log" ;;
 	random-*)
 		check "$name: 10 000 moves" "$(table "$log")" holds "$log" 'p[-1]["manager"]["migrated"] + p[-1]["manager"]["replicated"] >= 10000' ;;
 	pingpong-*)
@@ -88,7 +97,7 @@ judge() {	# $1: label, $2: name, $3: exit status, $4: log
 	killed-*)
 		check "$name: no process is left" "$(grep '^processes' "$log")" grep -q '^processes 0 ' "$log"
 		check "$name: memory is free again" "$(grep '^processes' "$log")" \
-			awk '/^processes/ { ok = $9 >= $6 - 24 && $10 >= $7 - 24 } END { exit !ok }' "$log" ;;
+			awk '/^processes/ { ok = $6 - $8 >= 100 && $10 > $6 - ($6 - $8) / 2 } END { exit !ok }' "$log" ;;
 	full-*)
 		check "$name: moves were refused, the guest went on" "$(table "$log")" \
 			holds "$log" 'p[-1]["manager"]["no_room"] > 0 and p[-1]["missing"] == 0' ;;
@@ -129,7 +138,9 @@ here() {	# $1: name, $2: options, $3: pattern
 	show=("$tmp/$1")
 	judge "two made-up nodes" "$1" $status "$tmp/$1"
 }
-if "$UMBRA" doctor >/dev/null 2>&1; then
+if ! [[ "two made-up nodes" =~ ${NUMA_ONLY:-.} ]]; then
+	:
+elif "$UMBRA" doctor >/dev/null 2>&1; then
 	here writeshared-fake --numa=auto,harm=50 writeshared
 	here pingpong-fake --numa=auto,harm=50 pingpong
 	here random-fake --numa=random,interval=10,rate=1000000,seed="$seed" uniform
