@@ -122,10 +122,11 @@ TEST(moves)
 		smp_give(i, hammer, 0);
 	while (!smp_late(since, ns) && !test_failed()) {
 		struct vcpu_set_singleshot_timer t = { .timeout_abs_ns = system_time() + 20000000 };
+		unsigned before = cpus[0].timer_events;
 
 		/* vCPU 0 sleeps most of the time: moves are then its thread's. */
 		hcall3(vcpu_op, VCPUOP_set_singleshot_timer, 0, PTR(&t));
-		hcall2(sched_op, SCHEDOP_block, 0);
+		cpu_block(&cpus[0], &cpus[0].timer_events, before);
 		for (unsigned i = 0; i < FRAMES; i++) {
 			look(&cpus[0], &frames[0][i]);
 			pin(&cpus[0], &frames[0][i]);

@@ -313,9 +313,10 @@ static void wait_ms(uint64_t ms)
 
 	while (system_time() < until) {
 		struct vcpu_set_singleshot_timer t = { .timeout_abs_ns = until };
+		unsigned before = cpus[0].timer_events;
 
 		hcall3(vcpu_op, VCPUOP_set_singleshot_timer, 0, PTR(&t));
-		hcall2(sched_op, SCHEDOP_block, 0);
+		cpu_block(&cpus[0], &cpus[0].timer_events, before);
 	}
 }
 

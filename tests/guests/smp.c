@@ -76,7 +76,7 @@ static void pass_on(struct cpu *c)
 		while (c->events[from] == n) {
 			if (cpu_time(c) - since > 10000000000ul)
 				return cpu_fail(c, "an event is lost", n, c->events[from]);
-			hcall2(sched_op, SCHEDOP_block, 0);
+			cpu_block(c, &c->events[from], n);
 		}
 		if (c->id && cpu_send(smp_port[c->id][to]))
 			cpu_fail(c, "send", n, 0);
@@ -98,7 +98,7 @@ TEST(events_go_round)
 		while (cpus[0].events[nr_cpus - 1] == n) {
 			if (smp_late(since, 10000000000ul))
 				return test_fail("the token is lost in round %lu", n);
-			hcall2(sched_op, SCHEDOP_block, 0);
+			cpu_block(&cpus[0], &cpus[0].events[nr_cpus - 1], n);
 		}
 	}
 	for (unsigned i = 1; i < nr_cpus; i++) {
@@ -165,7 +165,7 @@ static void timers(struct cpu *c)
 			if (cpu_time(c) > t.timeout_abs_ns + 5000000000ul)
 				return cpu_fail(c, "the timer does not fire", n, 0);
 			if (n & 1)
-				hcall2(sched_op, SCHEDOP_block, 0);
+				cpu_block(c, &c->timer_events, before);
 		}
 		if (cpu_time(c) < t.timeout_abs_ns)
 			cpu_fail(c, "the timer is early", n, t.timeout_abs_ns - cpu_time(c));

@@ -85,7 +85,7 @@ static void set_timer(struct cpu *c)
 	if (hcall3(vcpu_op, VCPUOP_set_singleshot_timer, c->id, PTR(&t)))
 		return cpu_fail(c, "a timer cannot be set", 0, 0);
 	while (c->timer_events == before && cpu_time(c) < t.timeout_abs_ns + 10000000000ul)
-		hcall2(sched_op, SCHEDOP_block, 0);
+		cpu_block(c, &c->timer_events, before);
 	if (c->timer_events == before)
 		cpu_fail(c, "a timer is lost", t.timeout_abs_ns, cpu_time(c));
 }
@@ -203,6 +203,7 @@ TEST(stress)
 		smp_give(i, hammer, 0);
 	while (!smp_late(since, ns) && !test_failed()) {
 		struct vcpu_set_singleshot_timer t = { .timeout_abs_ns = system_time() + 50000000 };
+		unsigned before;
 
 		for (unsigned i = 0; i < 50; i++) {
 			look(&cpus[0]);
@@ -212,8 +213,9 @@ TEST(stress)
 		for (unsigned i = 0; i < nr_cpus; i++)
 			if (cpus[i].why)
 				test_fail("vCPU %u: %s (%lu, %lu)", i, cpus[i].why, (uint64_t)cpus[i].why_a, (uint64_t)cpus[i].why_b);
+		before = cpus[0].timer_events;
 		hcall3(vcpu_op, VCPUOP_set_singleshot_timer, 0, PTR(&t));
-		hcall2(sched_op, SCHEDOP_block, 0);
+		cpu_block(&cpus[0], &cpus[0].timer_events, before);
 	}
 	stop = 1;
 	for (unsigned i = 1; i < nr_cpus; i++) {

@@ -102,6 +102,14 @@ void cpu_events_unmask(struct cpu *c)
 		hcall2(xen_version, XENVER_version, 0);
 }
 
+void cpu_block(struct cpu *c, const volatile unsigned *count, unsigned old)
+{
+	cpu_events_mask(c);
+	if (*count == old)
+		hcall2(sched_op, SCHEDOP_block, 0);	/* opens events and sleeps in one */
+	cpu_events_unmask(c);
+}
+
 long cpu_send(uint32_t port)
 {
 	struct evtchn_send send = { .port = port };

@@ -55,6 +55,9 @@ bool smp_late(uint64_t since_ns, uint64_t ns);
 void cpu_fail(struct cpu *c, const char *why, uint64_t a, uint64_t b);
 void cpu_events_mask(struct cpu *c);
 void cpu_events_unmask(struct cpu *c);
+/* Sleeps until an event comes, unless the handler has counted on from `old` already: then the event that is waited for
+ * has been delivered, and no other may come. Events are open afterwards. */
+void cpu_block(struct cpu *c, const volatile unsigned *count, unsigned old);
 long cpu_send(uint32_t port);
 uint64_t cpu_time(struct cpu *c);		/* ns, by its own pvclock */
 /* False: it faulted. */
